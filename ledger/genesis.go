@@ -1,0 +1,104 @@
+package ledger
+
+import (
+	"crypto/sha256"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// Genesis is what every member must hold alike: its SHA-256 is H_0 and the
+// cluster's identity in everything members sign. What may change later changes
+// by vote; the genesis itself stays in the state for ever.
+type Genesis struct {
+	Version uint64       `cbor:"1,keyasint"` // of this format
+	Name    string       `cbor:"2,keyasint"` // [a-z0-9-]{1,24}
+	Brand   string       `cbor:"3,keyasint"` // first words of every request text
+	Millis  uint64       `cbor:"4,keyasint"` // where ledger time starts
+	Epoch   Epoch        `cbor:"5,keyasint"` // epoch 0: members without keys
+	Chains  []ChainParam `cbor:"6,keyasint"` // sorted by name
+	Assets  []AssetParam `cbor:"7,keyasint"` // sorted by id
+	Pools   []PoolParam  `cbor:"8,keyasint"` // sorted by asset
+	Params  Params       `cbor:"9,keyasint"`
+}
+
+// ChainParam describes one chain. Name is the word of derivation paths.
+type ChainParam struct {
+	Name         string    `cbor:"1,keyasint"` // "btc", "eth"
+	CAIP2        string    `cbor:"2,keyasint"` // "bip122:0f91…", "eip155:1337"
+	Start        uint64    `cbor:"3,keyasint"` // height from which followers read
+	Final        uint64    `cbor:"4,keyasint"` // F in blocks; 0: the chain says itself what is final
+	Sweep        uint64    `cbor:"5,keyasint"` // depth at which a deposit to be swept counts
+	MinRate      uint64    `cbor:"6,keyasint"` // fee floor: sat/kvB, or base fee in wei
+	MaxRate      uint64    `cbor:"7,keyasint"` // fee cap: sat/kvB, or fee cap in wei
+	MinTip       uint64    `cbor:"8,keyasint"` // wei
+	BumpFirst    uint64    `cbor:"9,keyasint"` // blocks without a spend of the anchor before the first bump
+	BumpEvery    uint64    `cbor:"10,keyasint"`
+	Float        fixed.Int `cbor:"11,keyasint"` // base units that genesis books on each of hot and gas when they arrive
+	BlockSubsidy uint64    `cbor:"12,keyasint"` // sats: subsidy and fees in the confirmation rule
+}
+
+// AssetParam describes one asset. Native assets have an empty Token.
+type AssetParam struct {
+	ID       string `cbor:"1,keyasint"` // "btc", "eth", "usdt.eth"
+	Symbol   string `cbor:"2,keyasint"`
+	Decimals uint8  `cbor:"3,keyasint"`
+	Chain    string `cbor:"4,keyasint"`
+	Token    string `cbor:"5,keyasint"` // ERC-20 contract, EIP-55
+	Gas      uint64 `cbor:"6,keyasint"` // gas limit of a payout or sweep
+	Stable   bool   `cbor:"7,keyasint"` // as collateral worth at most 1 USD
+}
+
+// Params are the parameters that are not of one pool, chain or asset.
+type Params struct {
+	PresenceMillis        uint64 `cbor:"1,keyasint"` // a clock older than this ranks its member last
+	AttemptMillis         uint64 `cbor:"2,keyasint"` // AttemptDeadline of signing §10
+	FeeMaxAgeMillis       uint64 `cbor:"3,keyasint"`
+	PriceMaxAge           uint64 `cbor:"4,keyasint"`  // seconds, borrow and withdraw with debt
+	LiquidationAge        uint64 `cbor:"5,keyasint"`  // seconds
+	RoundSeconds          uint64 `cbor:"6,keyasint"`  // of the oracle
+	DeviationBps          uint64 `cbor:"7,keyasint"`  // of one round, beyond which a price is suspect
+	ExpirySeconds         uint64 `cbor:"8,keyasint"`  // how far ahead a request may expire
+	QueueSeconds          uint64 `cbor:"9,keyasint"`  // limit in QUEUED
+	MinCoin               uint64 `cbor:"10,keyasint"` // sats
+	SweepMultiple         uint64 `cbor:"11,keyasint"` // sweep when worth this many times its cost
+	AllowNoFaultTolerance bool   `cbor:"12,keyasint"`
+}
+
+// DefaultParams are the values of the specifications.
+func DefaultParams() Params {
+	return Params{
+		PresenceMillis: 15_000, AttemptMillis: 300_000, FeeMaxAgeMillis: 600_000,
+		PriceMaxAge: 120, LiquidationAge: 900, RoundSeconds: 15, DeviationBps: 500,
+		ExpirySeconds: 600, QueueSeconds: 86_400, MinCoin: 546, SweepMultiple: 10,
+	}
+}
+
+// Hash is H_0.
+func (g Genesis) Hash() Hash { return sha256.Sum256(Marshal(g)) }
+
+// ClusterName is the Cluster string of requests: name and first 16 bytes of
+// the genesis hash.
+func (g Genesis) ClusterName() string {
+	h := g.Hash()
+	return g.Name + "/" + h.String()[:32]
+}
+
+// Chain returns the parameters of a chain.
+func (g Genesis) Chain(name string) (ChainParam, bool) {
+	for _, c := range g.Chains {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return ChainParam{}, false
+}
+
+// Asset returns the parameters of an asset.
+func (g Genesis) Asset(id string) (AssetParam, bool) {
+	for _, a := range g.Assets {
+		if a.ID == id {
+			return a, true
+		}
+	}
+	return AssetParam{}, false
+}

@@ -1,0 +1,264 @@
+package ledger
+
+import (
+	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// State is the whole replicated ledger. Apply alone changes it; whoever else
+// holds one holds a view that nobody changes (see View).
+//
+// Every field is in the snapshot and under the state root, so two replicas
+// that applied the same commands are equal byte by byte.
+type State struct {
+	Version uint64  `cbor:"1,keyasint"` // of the ledger's rules; changed by vote
+	Genesis Genesis `cbor:"2,keyasint"`
+	Cluster Hash    `cbor:"3,keyasint"` // SHA-256 of the genesis: H_0
+
+	Height     uint64 `cbor:"4,keyasint"` // commands applied since genesis
+	Head       Hash   `cbor:"5,keyasint"` // H_Height
+	RootHeight uint64 `cbor:"6,keyasint"` // last height that folded a root
+	Root       Hash   `cbor:"7,keyasint"`
+
+	Millis uint64                  `cbor:"8,keyasint"` // ledger time, Unix milliseconds
+	Raw    uint64                  `cbor:"9,keyasint"` // where ledger time is heading (spec: consensus §7)
+	Seats  table[string, Seat]     `cbor:"10,keyasint"`
+	Prices table[string, Price]    `cbor:"11,keyasint"` // by asset
+	Rates  table[string, FeeRate]  `cbor:"12,keyasint"` // by chain
+	Tips   table[string, ChainTip] `cbor:"13,keyasint"` // by chain
+	Tally  table[string, Tally]    `cbor:"14,keyasint"` // open facts, by hash of the fact
+
+	Pools    table[string, Pool]       `cbor:"15,keyasint"` // by pool id, which is the asset id
+	Accounts table[AccountID, Account] `cbor:"16,keyasint"`
+	Suspense table[string, Suspended]  `cbor:"17,keyasint"` // "account/asset"
+	Inflows  table[string, Inflow]     `cbor:"18,keyasint"` // counted ones, by id
+	Watched  table[string, Watch]      `cbor:"19,keyasint"` // "chain/address" of ours
+
+	Outflows     table[uint64, Outflow] `cbor:"20,keyasint"`
+	Batches      table[uint64, Batch]   `cbor:"21,keyasint"`
+	NextOutflow  uint64                 `cbor:"22,keyasint"`
+	NextBatch    uint64                 `cbor:"23,keyasint"`
+	Coins        table[string, Coin]    `cbor:"24,keyasint"` // Bitcoin outputs of ours, by outpoint
+	Senders      table[string, Sender]  `cbor:"25,keyasint"` // Ethereum accounts of ours, by address
+	OutflowsHalt string                 `cbor:"26,keyasint"` // why nothing may be signed; empty: nothing halts it
+
+	Keys    table[string, Key] `cbor:"27,keyasint"` // by key id
+	Epochs  []Epoch            `cbor:"28,keyasint"` // in force or past, ascending; the last is in force
+	Opening *Opening           `cbor:"29,keyasint"` // the next epoch between opening and flip
+	Next    *NextEpoch         `cbor:"30,keyasint"` // being prepared: keygen, test signatures
+	Flips   []Certificate      `cbor:"31,keyasint"` // one per epoch put in force, for ever
+
+	LastTick  uint64 `cbor:"32,keyasint"` // the 15 s multiple of the last accrual
+	Catching  bool   `cbor:"33,keyasint"` // ledger time lags: no Intents, no plans
+	BorrowOff bool   `cbor:"34,keyasint"` // global BorrowDisabled flag
+	Loads     uint64 `cbor:"35,keyasint"` // open outflows, for the stated limit
+}
+
+// AccountID is 32 lower-case hex digits (spec: requests §1.2).
+type AccountID = string
+
+// Seat is what the ledger heard from one member.
+type Seat struct {
+	Seq     uint64         `cbor:"1,keyasint"` // highest attestation number
+	Millis  uint64         `cbor:"2,keyasint"` // last attested clock; 0: never
+	Heard   uint64         `cbor:"3,keyasint"` // ledger time of that
+	Raised  uint64         `cbor:"4,keyasint"` // open tallies first raised by it
+	Reports []PriceReport  `cbor:"5,keyasint"` // newest per asset, sorted by asset
+	Fees    []FeeReport    `cbor:"6,keyasint"` // newest per chain, sorted by chain
+	Heights []HeightReport `cbor:"7,keyasint"` // newest per chain, sorted by chain
+}
+
+// Price is a closed oracle round of one asset, USD · 10⁸ per whole token.
+type Price struct {
+	Low     fixed.Int `cbor:"1,keyasint"` // lower middle: what collateral is worth
+	High    fixed.Int `cbor:"2,keyasint"` // upper middle: what debt weighs
+	Millis  uint64    `cbor:"3,keyasint"` // ledger time when it closed
+	Round   uint64    `cbor:"4,keyasint"`
+	Suspect uint64    `cbor:"5,keyasint"` // ledger time since when; 0: not suspect (spec: lending §12.4)
+	SusLow  fixed.Int `cbor:"6,keyasint"` // the price before it became suspect
+	SusHigh fixed.Int `cbor:"7,keyasint"`
+}
+
+// FeeRate is the agreed price of a chain's block space. Bitcoin: Rate in
+// sat/kvB. Ethereum: Rate is the base fee and Tip the priority fee, in wei.
+type FeeRate struct {
+	Rate   uint64 `cbor:"1,keyasint"`
+	Tip    uint64 `cbor:"2,keyasint"`
+	Millis uint64 `cbor:"3,keyasint"`
+}
+
+// ChainTip is the largest height that a FactQuorum attested.
+type ChainTip struct {
+	Height uint64 `cbor:"1,keyasint"`
+	Hash   string `cbor:"2,keyasint"`
+	Millis uint64 `cbor:"3,keyasint"`
+}
+
+// Tally is a fact on its way to a quorum.
+type Tally struct {
+	Kind    Kind       `cbor:"1,keyasint"`
+	First   MemberID   `cbor:"2,keyasint"`
+	Members []MemberID `cbor:"3,keyasint"` // sorted
+	Height  uint64     `cbor:"4,keyasint"` // LogIndex when raised
+}
+
+// Purpose says what coins that arrive at an address of ours are for.
+type Purpose uint8
+
+const (
+	PurposeSupply Purpose = 1
+	PurposeRepay  Purpose = 2
+	PurposeVault  Purpose = 3 // a vault's own address: change, sweeps, floats
+)
+
+// Watch is an address of ours that chain followers look for.
+type Watch struct {
+	Chain   string       `cbor:"1,keyasint"`
+	Address string       `cbor:"2,keyasint"` // canonical text of the chain
+	Path    address.Path `cbor:"3,keyasint"`
+	Key     string       `cbor:"4,keyasint"`
+	Pub     []byte       `cbor:"5,keyasint"` // compressed child public key
+	Account AccountID    `cbor:"6,keyasint"` // empty for vaults
+	Purpose Purpose      `cbor:"7,keyasint"`
+	From    uint64       `cbor:"8,keyasint"` // chain height from which it is effective
+}
+
+// Inflow is a deposit that a quorum attested.
+type Inflow struct {
+	ID      string      `cbor:"1,keyasint"` // Bitcoin "txid:vout"; Ethereum "txhash:logindex"
+	Chain   string      `cbor:"2,keyasint"`
+	Asset   string      `cbor:"3,keyasint"`
+	Address string      `cbor:"4,keyasint"`
+	Account AccountID   `cbor:"5,keyasint"`
+	Purpose Purpose     `cbor:"6,keyasint"`
+	Amount  fixed.Int   `cbor:"7,keyasint"`
+	Height  uint64      `cbor:"8,keyasint"` // of its block
+	State   InflowState `cbor:"9,keyasint"`
+	Outflow uint64      `cbor:"10,keyasint"` // the sweep that carries it; 0: none
+	Reason  string      `cbor:"11,keyasint"` // why it is in suspense
+	Millis  uint64      `cbor:"12,keyasint"` // ledger time when it counted
+}
+
+// InflowState is where a counted inflow stands.
+type InflowState uint8
+
+const (
+	InflowWaiting  InflowState = 1 // attested; to be swept before it is credited
+	InflowSweeping InflowState = 2 // a sweep is planned for it
+	InflowCredited InflowState = 3
+	InflowSuspense InflowState = 4 // claimable
+	InflowSmall    InflowState = 5 // below min_coin: worth less than its spending
+)
+
+// Suspended is what an account may claim of one asset.
+type Suspended struct {
+	Amount fixed.Int `cbor:"1,keyasint"`
+	Reason string    `cbor:"2,keyasint"`
+}
+
+// Coin is a Bitcoin output under the pool key.
+type Coin struct {
+	Outpoint string    `cbor:"1,keyasint"` // "txid:vout"
+	Sats     uint64    `cbor:"2,keyasint"`
+	Address  string    `cbor:"3,keyasint"`
+	Height   uint64    `cbor:"4,keyasint"` // of its block; 0: unconfirmed change
+	State    CoinState `cbor:"5,keyasint"`
+	Batch    uint64    `cbor:"6,keyasint"` // that froze it
+	Frozen   uint64    `cbor:"7,keyasint"` // ledger time when it was frozen
+}
+
+// CoinState of spec outflows §6.2 I4.
+type CoinState uint8
+
+const (
+	CoinAvailable CoinState = 1
+	CoinFrozen    CoinState = 2
+	CoinSuspended CoinState = 3
+	CoinSpent     CoinState = 4
+)
+
+// Sender is an Ethereum account of ours. The ledger owns its sequence: it is
+// assigned at plan, strictly contiguous, never re-read from a node.
+type Sender struct {
+	Address string    `cbor:"1,keyasint"`
+	Next    uint64    `cbor:"2,keyasint"` // sequence of the next transaction
+	Open    uint64    `cbor:"3,keyasint"` // batches in flight
+	Float   fixed.Int `cbor:"4,keyasint"` // wei for gas, booked; hot and gas only
+	Booked  bool      `cbor:"5,keyasint"` // the genesis float has arrived
+}
+
+// Key is one master key of the cluster.
+type Key struct {
+	ID    string `cbor:"1,keyasint"`
+	Curve string `cbor:"2,keyasint"` // "secp256k1" or "ed25519"
+	Pub   []byte `cbor:"3,keyasint"` // compressed; empty until generated
+	Epoch uint64 `cbor:"4,keyasint"` // whose KeyShares sign
+	Try   uint64 `cbor:"5,keyasint"` // keygen attempt that made them
+}
+
+// Opening is an epoch whose conditions are met and whose flip certificate is
+// not in the log yet. Nothing is planned meanwhile (spec: consensus R7).
+type Opening struct {
+	Height uint64 `cbor:"1,keyasint"`
+	Head   Hash   `cbor:"2,keyasint"` // filled when the head of Height is known
+	Root   Hash   `cbor:"3,keyasint"`
+	Epoch  Epoch  `cbor:"4,keyasint"`
+}
+
+// NextEpoch is the plan for new KeyShares.
+type NextEpoch struct {
+	Epoch Epoch     `cbor:"1,keyasint"`
+	Keys  []NextKey `cbor:"2,keyasint"` // sorted by key id
+}
+
+// NextKey is what is known of one key's new generation.
+type NextKey struct {
+	Key        string     `cbor:"1,keyasint"`
+	Batch      uint64     `cbor:"2,keyasint"` // keygen batch; attempt = try
+	Try        uint64     `cbor:"3,keyasint"`
+	Pub        []byte     `cbor:"4,keyasint"`
+	Transcript Hash       `cbor:"5,keyasint"`
+	Ready      []MemberID `cbor:"6,keyasint"` // ShareReady heard from, sorted
+	Tests      []uint64   `cbor:"7,keyasint"` // batches of its test signatures
+	Tested     []TestSeen `cbor:"8,keyasint"`
+}
+
+// TestSeen records who attested one test signature.
+type TestSeen struct {
+	Batch   uint64     `cbor:"1,keyasint"`
+	Members []MemberID `cbor:"2,keyasint"`
+}
+
+// Time is ledger time in whole seconds, rounded down: the clock of lending.
+func (s *State) Time() uint64 { return s.Millis / 1000 }
+
+// Epoch is the epoch in force.
+func (s *State) Epoch() Epoch { return s.Epochs[len(s.Epochs)-1] }
+
+// epochNumber returns the epoch e, in force or past.
+func (s *State) epochNumber(e uint64) (Epoch, bool) {
+	for i := len(s.Epochs) - 1; i >= 0; i-- {
+		if s.Epochs[i].Number == e {
+			return s.Epochs[i], true
+		}
+	}
+	return Epoch{}, false
+}
+
+// View returns a copy that stays as it is while s goes on. Constant time.
+func (s *State) View() *State {
+	v := *s
+	v.Seats, v.Prices, v.Rates, v.Tips, v.Tally = s.Seats.copy(), s.Prices.copy(), s.Rates.copy(), s.Tips.copy(), s.Tally.copy()
+	v.Pools, v.Accounts, v.Suspense, v.Inflows, v.Watched = s.Pools.copy(), s.Accounts.copy(), s.Suspense.copy(), s.Inflows.copy(), s.Watched.copy()
+	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(), s.Batches.copy(), s.Coins.copy(), s.Senders.copy(), s.Keys.copy()
+	if s.Opening != nil {
+		o := *s.Opening
+		v.Opening = &o
+	}
+	if s.Next != nil {
+		n := *s.Next
+		n.Keys = append([]NextKey(nil), s.Next.Keys...)
+		v.Next = &n
+	}
+	return &v
+}

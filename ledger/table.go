@@ -1,0 +1,76 @@
+package ledger
+
+import (
+	"cmp"
+	"iter"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/tidwall/btree"
+)
+
+// table is a sorted map with copies in constant time: a copy shares all nodes
+// with the original and either side copies what it changes. That gives Apply
+// its overlay (drop the copy and nothing happened), readers their view, the
+// snapshot its frozen body and every iteration one order.
+//
+// A value put into a table is never changed in place again: a slice inside it
+// is replaced, not written to.
+type table[K cmp.Ordered, V any] struct{ m btree.Map[K, V] }
+
+func (t *table[K, V]) get(k K) (V, bool) { return t.m.Get(k) }
+
+// at returns the value of k, or the zero value.
+func (t *table[K, V]) at(k K) V { v, _ := t.m.Get(k); return v }
+
+func (t *table[K, V]) has(k K) bool { _, ok := t.m.Get(k); return ok }
+func (t *table[K, V]) put(k K, v V) { t.m.Set(k, v) }
+func (t *table[K, V]) delete(k K)   { t.m.Delete(k) }
+func (t *table[K, V]) len() int     { return t.m.Len() }
+func (t *table[K, V]) copy() table[K, V] {
+	return table[K, V]{m: *t.m.Copy()}
+}
+
+// all walks in ascending order of keys. The table must not change meanwhile.
+func (t *table[K, V]) all() iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) { t.m.Scan(yield) }
+}
+
+// from walks in ascending order beginning at the first key ≥ k.
+func (t *table[K, V]) from(k K) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) { t.m.Ascend(k, yield) }
+}
+
+// keys returns all keys, ascending; for loops that change the table.
+func (t *table[K, V]) keys() []K { return t.m.Keys() }
+
+type row[K cmp.Ordered, V any] struct {
+	_ struct{} `cbor:",toarray"`
+	K K
+	V V
+}
+
+// MarshalCBOR writes the rows in ascending order, so equal tables are equal bytes.
+func (t table[K, V]) MarshalCBOR() ([]byte, error) {
+	rows := make([]row[K, V], 0, t.m.Len())
+	t.m.Scan(func(k K, v V) bool { rows = append(rows, row[K, V]{K: k, V: v}); return true })
+	return encMode.Marshal(rows)
+}
+
+// UnmarshalCBOR reads what MarshalCBOR wrote. Unmarshal of the whole compares
+// bytes afterwards, which catches rows in another order or doubled.
+func (t *table[K, V]) UnmarshalCBOR(b []byte) error {
+	var rows []row[K, V]
+	if err := decMode.Unmarshal(b, &rows); err != nil {
+		return err
+	}
+	t.m = btree.Map[K, V]{}
+	for _, r := range rows {
+		t.m.Load(r.K, r.V)
+	}
+	return nil
+}
+
+var (
+	_ cbor.Marshaler   = table[string, int]{}
+	_ cbor.Unmarshaler = (*table[string, int])(nil)
+)
