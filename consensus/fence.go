@@ -1,0 +1,200 @@
+package consensus
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/coffer-network/coffer/ledger"
+)
+
+// fence stands between raft and its transport and looks at each request before
+// raft does: raft deletes first and asks later, believes any configuration, and
+// panics on some bytes (spec: consensus §3). What comes from a shunned member
+// will be refused here too.
+type fence struct {
+	raft.Transport
+	c    *Consensus
+	logs raft.LogStore
+
+	out  chan raft.RPC
+	done chan struct{}
+	once sync.Once
+	wg   sync.WaitGroup
+}
+
+var (
+	errTruncates     = errors.New("would remove entries that are applied or promised")
+	errConfiguration = errors.New("configuration names others than the ledger's members")
+	errMalformed     = errors.New("malformed entries")
+)
+
+func newFence(t raft.Transport, c *Consensus, logs raft.LogStore) *fence {
+	f := &fence{Transport: t, c: c, logs: logs, out: make(chan raft.RPC), done: make(chan struct{})}
+	f.wg.Go(f.pump)
+	return f
+}
+
+func (f *fence) Consumer() <-chan raft.RPC { return f.out }
+
+// RequestPreVote: pre-vote keeps a returning node from unseating the leader.
+func (f *fence) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	t, ok := f.Transport.(raft.WithPreVote)
+	if !ok {
+		return errors.New("transport without pre-vote")
+	}
+	return t.RequestPreVote(id, target, args, resp)
+}
+
+// Close ends the pump, then the transport below.
+func (f *fence) Close() (err error) {
+	f.once.Do(func() {
+		close(f.done)
+		f.wg.Wait()
+		if t, ok := f.Transport.(raft.WithClose); ok {
+			err = t.Close()
+		}
+	})
+	return err
+}
+
+func (f *fence) pump() {
+	for {
+		select {
+		case rpc := <-f.Transport.Consumer():
+			f.handle(rpc)
+		case <-f.done:
+			return
+		}
+	}
+}
+
+func (f *fence) handle(rpc raft.RPC) {
+	switch cmd := rpc.Command.(type) {
+	case *raft.AppendEntriesRequest:
+		upTo, err := f.inspect(cmd)
+		if err == nil {
+			break
+		}
+		if upTo > 0 {
+			// The entries before the bad one may bring what makes it good, a
+			// member's admission for instance.
+			good := *cmd
+			good.Entries = cmd.Entries[:upTo]
+			answer := make(chan raft.RPCResponse, 1)
+			if f.pass(raft.RPC{Command: &good, RespChan: answer}) {
+				select {
+				case <-answer:
+				case <-f.done:
+				}
+			}
+		}
+		f.c.log.Warn("refused entries of the leader", "reason", err)
+		rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, err)
+		return
+	case *raft.InstallSnapshotRequest:
+		if err := f.inspectSnapshot(cmd); err != nil {
+			f.c.log.Warn("refused snapshot of the leader", "reason", err)
+			rpc.Respond(&raft.InstallSnapshotResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, err)
+			return
+		}
+	}
+	f.pass(rpc)
+}
+
+func (f *fence) pass(rpc raft.RPC) bool {
+	select {
+	case f.out <- rpc:
+		return true
+	case <-f.done:
+		return false
+	}
+}
+
+// inspect returns how many of the entries raft may see, if not all.
+func (f *fence) inspect(cmd *raft.AppendEntriesRequest) (upTo int, err error) {
+	if len(cmd.Entries) == 0 {
+		return 0, nil
+	}
+	for i, e := range cmd.Entries {
+		if e == nil || e.Index != cmd.PrevLogEntry+1+uint64(i) || e.Term > cmd.Term {
+			return i, errMalformed
+		}
+		switch e.Type {
+		case raft.LogCommand, raft.LogNoop, raft.LogBarrier:
+		case raft.LogConfiguration:
+			if err := f.allowed(e.Data); err != nil {
+				return i, fmt.Errorf("entry %d: %w", e.Index, err)
+			}
+		default: // raft panics on types it does not know
+			return i, errMalformed
+		}
+	}
+	last, err := f.logs.LastIndex()
+	if err != nil {
+		return 0, err
+	}
+	protected := f.c.protected()
+	for i, e := range cmd.Entries {
+		if e.Index > last || e.Index > protected {
+			break
+		}
+		var own raft.Log
+		if err := f.logs.GetLog(e.Index, &own); errors.Is(err, raft.ErrLogNotFound) {
+			continue // compacted
+		} else if err != nil {
+			return i, err
+		}
+		if own.Term != e.Term {
+			return 0, fmt.Errorf("entry %d: %w", e.Index, errTruncates)
+		}
+	}
+	return len(cmd.Entries), nil
+}
+
+func (f *fence) inspectSnapshot(cmd *raft.InstallSnapshotRequest) error {
+	if cmd.LastLogIndex <= f.c.now().index {
+		return fmt.Errorf("snapshot up to %d: %w", cmd.LastLogIndex, errTruncates)
+	}
+	return f.allowed(cmd.Configuration)
+}
+
+// allowed checks an encoded configuration. The ledger's members are those of
+// the epoch in force and of the opened one; admitted candidates, as non-voters,
+// come with the membership worker.
+func (f *fence) allowed(b []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // raft's decoder panics
+			err = errMalformed
+		}
+	}()
+	servers := raft.DecodeConfiguration(b).Servers
+	if len(servers) == 0 {
+		return errConfiguration
+	}
+	for _, s := range servers {
+		m, err := memberOf(s.ID)
+		if err != nil || !f.c.isMember(m) || s.Address != raft.ServerAddress(f.c.cfg.Address(m)) {
+			return fmt.Errorf("%w: %s at %s", errConfiguration, s.ID, s.Address)
+		}
+	}
+	return nil
+}
+
+// memberOf reads a ServerID: the member in hex, "-", its incarnation.
+func memberOf(id raft.ServerID) (m ledger.MemberID, err error) {
+	text, _, ok := strings.Cut(string(id), "-")
+	b, err := hex.DecodeString(text)
+	if !ok || err != nil || len(b) != len(m) {
+		return m, fmt.Errorf("no member: server %q", id)
+	}
+	copy(m[:], b)
+	return m, nil
+}
+
+// protected is the raft index up to which this node's log may not be rewritten.
+func (c *Consensus) protected() uint64 { return max(c.now().index, c.Promise().Index) }
