@@ -136,8 +136,8 @@ type SeenSpend struct {
 	TxID    string
 
 	Final   bool           // at finality, with Outcome and Fee known
-	Outcome ledger.Outcome // 0 when Foreign
-	Fee     fixed.Int      // native base units the chain took; 0 when Foreign
+	Outcome ledger.Outcome // 0 when Foreign or not Final
+	Fee     fixed.Int      // native base units the chain took; 0 likewise
 }
 
 // Ignored is something that arrived at an address of ours and is no inflow.

@@ -1,0 +1,422 @@
+package chaintest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+
+	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/ledger"
+)
+
+// World is a chain under a test's control.
+type World interface {
+	// Adapter returns an adapter on this chain without memory of its own, as
+	// after a restart.
+	Adapter(t *testing.T) chains.Chain
+	// Batch funds an anchor of ours and plans a payment with it.
+	Batch(t *testing.T) Batch
+	// Deposit sends something from outside to a new address of ours and
+	// returns the fact it will be, without block.
+	Deposit(t *testing.T) ledger.InflowFact
+	// Foreign has the batch's anchor consumed by a transaction that is none of
+	// its attempts.
+	Foreign(t *testing.T, b Batch)
+	// Mine adds n blocks with all that waits.
+	Mine(t *testing.T, n int)
+	// Finalize mines until what is mined now is final.
+	Finalize(t *testing.T)
+	// Reorg replaces the last depth blocks by a longer, empty branch.
+	Reorg(t *testing.T, depth int)
+}
+
+// Batch is a planned payment.
+type Batch struct {
+	Addresses map[string]uint64 // ours, which it involves
+	Anchor    chains.Anchor     // attempt 0 pays, attempt 1 is its bump
+	Pays      []ledger.Payment  // by attempt 0
+	Key       *secp256k1.PrivateKey
+}
+
+// maxSteps bounds a follower's way to the head and through a rescan.
+const maxSteps = 64
+
+// eye is a follower with its memory.
+type eye struct {
+	chain  chains.Chain
+	cursor chains.Cursor
+	view   chains.View
+}
+
+// look steps until ok says so; it fails the test when it never does.
+func (e *eye) look(t *testing.T, what string, ok func(chains.Observations) bool) chains.Observations {
+	t.Helper()
+	var o chains.Observations
+	for range maxSteps {
+		o = e.step(t)
+		if o.Behind == 0 && ok(o) {
+			return o
+		}
+	}
+	t.Fatalf("never saw %s; behind %d, head %+v, inflows %+v, spends %+v", what, o.Behind, o.Head, o.Inflows, o.Spends)
+	return o
+}
+
+func (e *eye) step(t *testing.T) chains.Observations {
+	t.Helper()
+	o, next, err := e.chain.Watch(context.Background(), e.view, e.cursor)
+	if err != nil {
+		t.Fatalf("watch: %v", err)
+	}
+	e.cursor = next
+	return o
+}
+
+func (o *eye) watch(more map[string]uint64) {
+	if o.view.Watched == nil {
+		o.view.Watched = map[string]uint64{}
+	}
+	for a, from := range more {
+		o.view.Watched[a] = from
+	}
+}
+
+func always(chains.Observations) bool { return true }
+
+func inflow(o chains.Observations, id string) (chains.Seen, bool) {
+	i := slices.IndexFunc(o.Inflows, func(s chains.Seen) bool { return s.Fact.ID == id })
+	if i < 0 {
+		return chains.Seen{}, false
+	}
+	return o.Inflows[i], true
+}
+
+func spend(o chains.Observations, anchor string) (chains.SeenSpend, bool) {
+	i := slices.IndexFunc(o.Spends, func(s chains.SeenSpend) bool { return s.Anchor == anchor })
+	if i < 0 {
+		return chains.SeenSpend{}, false
+	}
+	return o.Spends[i], true
+}
+
+func sees(id string) func(chains.Observations) bool {
+	return func(o chains.Observations) bool { _, ok := inflow(o, id); return ok }
+}
+
+func seesSpend(anchor string) func(chains.Observations) bool {
+	return func(o chains.Observations) bool { _, ok := spend(o, anchor); return ok }
+}
+
+// Sign makes the signatures of u with one key, as the sessions would.
+func Sign(key *secp256k1.PrivateKey, u chains.Unsigned) []chains.Signature {
+	var out []chains.Signature
+	for _, in := range u.Inputs {
+		compact := ecdsa.SignCompact(key, in.Digest[:], true)
+		out = append(out, chains.Signature{
+			R: [32]byte(compact[1:33]), S: [32]byte(compact[33:]), RecID: (compact[0] - 27) & 3,
+		})
+	}
+	return out
+}
+
+// Run is what every chain must do.
+func Run(t *testing.T, w World) {
+	t.Run("Pure", func(t *testing.T) { pure(t, w) })
+	t.Run("SignaturesRefused", func(t *testing.T) { signatures(t, w) })
+	t.Run("Broadcast", func(t *testing.T) { broadcast(t, w) })
+	t.Run("Inflow", func(t *testing.T) { inflows(t, w) })
+	t.Run("LateAddress", func(t *testing.T) { late(t, w) })
+	t.Run("Spend", func(t *testing.T) { spends(t, w) })
+	t.Run("Reorg", func(t *testing.T) { reorg(t, w) })
+	t.Run("Foreign", func(t *testing.T) { foreign(t, w) })
+	t.Run("Cursor", func(t *testing.T) { cursor(t, w) })
+}
+
+func must[T any](t *testing.T, what string) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		return v
+	}
+}
+
+func build(t *testing.T, c chains.Chain, b Batch, k int) chains.Unsigned {
+	t.Helper()
+	return must[chains.Unsigned](t, "build")(c.Build(b.Anchor.Attempts[k]))
+}
+
+func finish(t *testing.T, c chains.Chain, b Batch, k int) chains.Raw {
+	t.Helper()
+	u := build(t, c, b, k)
+	return must[chains.Raw](t, "finish")(c.Finish(u, Sign(b.Key, u)))
+}
+
+// pure: the same attempt gives the same bytes on every node, and what they do
+// is read back as it was planned; changed bytes or digests are refused.
+func pure(t *testing.T, w World) {
+	b := w.Batch(t)
+	one, two := w.Adapter(t), w.Adapter(t)
+	u := build(t, one, b, 0)
+	if again := build(t, two, b, 0); !reflect.DeepEqual(u, again) {
+		t.Fatalf("two adapters built %+v and %+v", u, again)
+	}
+	if bump := build(t, one, b, 1); bytes.Equal(bump.Bytes, u.Bytes) {
+		t.Error("a bump has the same bytes")
+	}
+	got, pays, err := one.Reads(u)
+	if err != nil || !slices.Contains(got, b.Anchor.Name) || !reflect.DeepEqual(pays, b.Pays) {
+		t.Fatalf("reads %v, %+v, %v; want %s and %+v", got, pays, err, b.Anchor.Name, b.Pays)
+	}
+	if _, err := one.Build(ledger.Attempt{}); !errors.Is(err, chains.ErrAttempt) {
+		t.Errorf("attempt without a transaction: %v", err)
+	}
+	refused := func(what string, u chains.Unsigned) {
+		t.Helper()
+		if _, _, err := one.Reads(u); !errors.Is(err, chains.ErrUnsigned) {
+			t.Errorf("%s: Reads says %v", what, err)
+		}
+		if _, err := one.Finish(u, Sign(b.Key, u)); !errors.Is(err, chains.ErrUnsigned) {
+			t.Errorf("%s: Finish says %v", what, err)
+		}
+	}
+	for i := range u.Bytes {
+		v := u
+		v.Bytes = slices.Clone(u.Bytes)
+		v.Bytes[i] ^= 1
+		refused("a changed byte", v)
+	}
+	v := u
+	v.Bytes = append(slices.Clone(u.Bytes), 0)
+	refused("a byte behind", v)
+	v = u
+	v.Inputs = slices.Clone(u.Inputs)
+	v.Inputs[0].Digest[5] ^= 1
+	refused("another digest", v)
+	v.Inputs = nil
+	refused("no digest", v)
+	v.Inputs = append(slices.Clone(u.Inputs), u.Inputs[0])
+	refused("a digest too many", v)
+	v = u
+	v.Chain += "x"
+	refused("another chain", v)
+}
+
+// signatures: nothing leaves that is not signed by the right key.
+func signatures(t *testing.T, w World) {
+	b := w.Batch(t)
+	c := w.Adapter(t)
+	u := build(t, c, b, 0)
+	good := Sign(b.Key, u)
+	for what, spoil := range map[string]func([]chains.Signature) []chains.Signature{
+		"none":      func([]chains.Signature) []chains.Signature { return nil },
+		"one more":  func(s []chains.Signature) []chains.Signature { return append(s, s[0]) },
+		"zero R":    func(s []chains.Signature) []chains.Signature { s[0].R = [32]byte{}; return s },
+		"changed S": func(s []chains.Signature) []chains.Signature { s[0].S[31] ^= 1; return s },
+		"out of range": func(s []chains.Signature) []chains.Signature {
+			for i := range s[0].S {
+				s[0].S[i] = 0xff
+			}
+			return s
+		},
+		"high S": func(s []chains.Signature) []chains.Signature {
+			var n secp256k1.ModNScalar
+			n.SetBytes(&s[0].S)
+			s[0].S = n.Negate().Bytes()
+			s[0].RecID ^= 1
+			return s
+		},
+		"another key": func([]chains.Signature) []chains.Signature {
+			return Sign(secp256k1.PrivKeyFromBytes([]byte("somebody else's, and not ours  .")), u)
+		},
+		"other bytes": func([]chains.Signature) []chains.Signature { return Sign(b.Key, build(t, c, b, 1)) },
+	} {
+		if _, err := c.Finish(u, spoil(slices.Clone(good))); !errors.Is(err, chains.ErrSignature) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// broadcast: any number of times; later it says what became of the anchor.
+func broadcast(t *testing.T, w World) {
+	ctx := context.Background()
+	b := w.Batch(t)
+	c := w.Adapter(t)
+	raw, bump := finish(t, c, b, 0), finish(t, c, b, 1)
+	for range 2 {
+		if err := c.Broadcast(ctx, raw.Bytes); err != nil {
+			t.Fatalf("broadcast: %v", err)
+		}
+	}
+	if err := c.Broadcast(ctx, bump.Bytes); err != nil {
+		t.Fatalf("bump: %v", err)
+	}
+	if err := c.Broadcast(ctx, raw.Bytes); !errors.Is(err, chains.ErrTooCheap) {
+		t.Errorf("replaced attempt again: %v", err)
+	}
+	w.Mine(t, 1)
+	if err := c.Broadcast(ctx, bump.Bytes); err != nil {
+		t.Errorf("confirmed transaction again: %v", err)
+	}
+	if err := c.Broadcast(ctx, raw.Bytes); !errors.Is(err, chains.ErrAnchorSpent) {
+		t.Errorf("attempt that lost: %v", err)
+	}
+	if err := c.Broadcast(ctx, []byte("no transaction")); !errors.Is(err, chains.ErrRefused) {
+		t.Errorf("garbage: %v", err)
+	}
+}
+
+// inflows: shown from the first block on, deeper with each, over a restart,
+// until they are counted and deep.
+func inflows(t *testing.T, w World) {
+	want := w.Deposit(t)
+	other := w.Deposit(t)
+	e := &eye{chain: w.Adapter(t)}
+	e.watch(map[string]uint64{want.Address: 0})
+	if o := e.look(t, "the head", always); sees(want.ID)(o) {
+		t.Fatal("inflow before it is mined")
+	}
+	w.Mine(t, 1)
+	o := e.look(t, "the inflow", sees(want.ID))
+	got, _ := inflow(o, want.ID)
+	want.Height, want.Block = o.Head.Height, o.Head.Hash
+	if got.Fact != want || got.Depth != 1 {
+		t.Fatalf("saw %+v, want %+v at depth 1", got, want)
+	}
+	if sees(other.ID)(o) {
+		t.Error("inflow to an address that is not watched")
+	}
+	w.Mine(t, 3)
+	e.chain = w.Adapter(t) // restart
+	if got, _ = inflow(e.look(t, "the head", always), want.ID); got.Fact != want || got.Depth != 4 {
+		t.Errorf("saw %+v after a restart, want %+v at depth 4", got, want)
+	}
+	e.view.Counted = func(id string) bool { return id == want.ID }
+	w.Mine(t, 150)
+	e.look(t, "the counted inflow forgotten", func(o chains.Observations) bool { return !sees(want.ID)(o) })
+}
+
+// late: an address named after its coins arrived is looked for.
+func late(t *testing.T, w World) {
+	first, second := w.Deposit(t), w.Deposit(t)
+	w.Mine(t, 2)
+	e := &eye{chain: w.Adapter(t)}
+	e.watch(map[string]uint64{first.Address: 0})
+	o := e.look(t, "the first inflow", sees(first.ID))
+	e.watch(map[string]uint64{second.Address: o.Head.Height})
+	e.chain = w.Adapter(t)
+	e.look(t, "the late inflow", sees(second.ID))
+
+	third := w.Deposit(t)
+	w.Mine(t, 1)
+	e.look(t, "the head", always)
+	// Out of the order the ledger promises: found all the same.
+	e.watch(map[string]uint64{third.Address: 0})
+	e.look(t, "the unordered inflow", sees(third.ID))
+}
+
+// spends: our transaction is recognised by its bytes, and its end told at
+// finality, not before.
+func spends(t *testing.T, w World) {
+	b := w.Batch(t)
+	c := w.Adapter(t)
+	e := &eye{chain: c, view: chains.View{Anchors: []chains.Anchor{b.Anchor}}}
+	e.watch(b.Addresses)
+	if o := e.look(t, "the head", always); seesSpend(b.Anchor.Name)(o) {
+		t.Fatal("spend before it is mined")
+	}
+	raw := finish(t, c, b, 1)
+	if err := c.Broadcast(context.Background(), raw.Bytes); err != nil {
+		t.Fatal(err)
+	}
+	w.Mine(t, 1)
+	o := e.look(t, "the spend", seesSpend(b.Anchor.Name))
+	got, _ := spend(o, b.Anchor.Name)
+	want := chains.SeenSpend{
+		Anchor: b.Anchor.Name, Batch: b.Anchor.Batch, Attempt: b.Anchor.Attempts[1].K,
+		Height: o.Head.Height, Block: o.Head.Hash, Depth: 1, TxID: raw.TxID,
+	}
+	if got != want {
+		t.Fatalf("saw %+v, want %+v", got, want)
+	}
+	w.Finalize(t)
+	e.chain = w.Adapter(t)
+	final := e.look(t, "the spend final", func(o chains.Observations) bool { s, _ := spend(o, b.Anchor.Name); return s.Final })
+	got, _ = spend(final, b.Anchor.Name)
+	if got.Outcome != ledger.OutcomePaid || got.Fee.IsZero() || got.Foreign || got.Block != want.Block {
+		t.Errorf("final spend %+v", got)
+	}
+	if final.Tip.Height < want.Height || final.Tip.Height > final.Head.Height {
+		t.Errorf("tip %+v, head %+v", final.Tip, final.Head)
+	}
+	if final.Fee == nil || final.Fee.Rate == 0 {
+		t.Errorf("fee report %+v", final.Fee)
+	}
+}
+
+// reorg: what left the best chain is gone from the picture, and known to be.
+func reorg(t *testing.T, w World) {
+	b := w.Batch(t)
+	in := w.Deposit(t)
+	c := w.Adapter(t)
+	w.Mine(t, 2)
+	e := &eye{chain: c, view: chains.View{Anchors: []chains.Anchor{b.Anchor}}}
+	e.watch(b.Addresses)
+	e.watch(map[string]uint64{in.Address: 0})
+	raw := finish(t, c, b, 0)
+	if err := c.Broadcast(context.Background(), raw.Bytes); err != nil {
+		t.Fatal(err)
+	}
+	w.Mine(t, 1)
+	o := e.look(t, "the spend", seesSpend(b.Anchor.Name))
+	gone, _ := spend(o, b.Anchor.Name)
+	if o.Left(gone.Height, gone.Block) {
+		t.Fatal("a block of the best chain left it")
+	}
+	w.Reorg(t, 1)
+	o = e.look(t, "the new branch", func(o chains.Observations) bool { return o.Left(gone.Height, gone.Block) })
+	if seesSpend(b.Anchor.Name)(o) {
+		t.Error("spend in a block that left the best chain")
+	}
+	if !sees(in.ID)(o) {
+		t.Error("inflow below the fork is gone")
+	}
+	if err := c.Broadcast(context.Background(), raw.Bytes); err != nil {
+		t.Fatalf("broadcast after a fork: %v", err)
+	}
+	w.Mine(t, 1)
+	o = e.look(t, "the spend again", seesSpend(b.Anchor.Name))
+	if again, _ := spend(o, b.Anchor.Name); again.Block == gone.Block || again.TxID != gone.TxID || again.Foreign {
+		t.Errorf("mined again as %+v", again)
+	}
+}
+
+// foreign: an anchor consumed by what the ledger never planned.
+func foreign(t *testing.T, w World) {
+	b := w.Batch(t)
+	w.Foreign(t, b)
+	w.Mine(t, 1)
+	e := &eye{chain: w.Adapter(t), view: chains.View{Anchors: []chains.Anchor{b.Anchor}}}
+	e.watch(b.Addresses)
+	got, _ := spend(e.look(t, "the spend", seesSpend(b.Anchor.Name)), b.Anchor.Name)
+	if !got.Foreign || got.Batch != b.Anchor.Batch || got.Outcome != 0 {
+		t.Errorf("saw %+v", got)
+	}
+}
+
+// cursor: what is no cursor of this chain is refused, not started anew.
+func cursor(t *testing.T, w World) {
+	c := w.Adapter(t)
+	for _, bad := range []chains.Cursor{{0}, []byte("garbage"), ledger.Marshal(map[int]any{1: "another", 2: 7})} {
+		if _, back, err := c.Watch(context.Background(), chains.View{}, bad); !errors.Is(err, chains.ErrCursor) || !bytes.Equal(back, bad) {
+			t.Errorf("cursor %x: %v", bad, err)
+		}
+	}
+}
