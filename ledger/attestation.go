@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/ed25519"
 
+	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
@@ -14,30 +15,28 @@ type Command struct {
 
 // Intent is what a client's wallet signed: the text is the command.
 type Intent struct {
-	Scheme      string `cbor:"1,keyasint"`
-	Text        string `cbor:"2,keyasint"`
-	Signature   string `cbor:"3,keyasint"`
-	PublicKey   string `cbor:"4,keyasint"` // scheme's extras, empty where it has none
-	Domain      string `cbor:"5,keyasint"`
-	Format      string `cbor:"6,keyasint"`
-	CoSignature string `cbor:"7,keyasint"`
+	Scheme      string         `cbor:"1,keyasint"`
+	Text        string         `cbor:"2,keyasint"`
+	Signature   string         `cbor:"3,keyasint"` // as on the wire of the scheme
+	Extras      address.Extras `cbor:"4,keyasint"`
+	CoSignature string         `cbor:"5,keyasint"` // of the wallet to be linked
 }
 
 // Kind names what an attestation says (spec: consensus §7).
 type Kind uint8
 
 const (
-	KindClock      Kind = 1  // Clock: a rank of all seats
-	KindPrice      Kind = 2  // []PriceReport: median
-	KindFee        Kind = 3  // []FeeReport: median
-	KindHeight     Kind = 4  // HeightReport: fact, FactQuorum
-	KindInflow     Kind = 5  // InflowFact: fact, Q
-	KindSpent      Kind = 6  // SpentFact: fact, Q
-	KindUnmined    Kind = 7  // UnminedFact: fact, Q
-	KindFinal      Kind = 8  // FinalFact: fact, Q
-	KindFloat      Kind = 9  // FloatFact: fact, Q
-	KindGaveUp     Kind = 10 // GaveUp: f+1
-	KindFeeAbsurd  Kind = 11 // FeeAbsurd: f+1
+	KindClock   Kind = 1  // Clock: a rank of all seats
+	KindPrice   Kind = 2  // []PriceReport: median
+	KindFee     Kind = 3  // []FeeReport: median
+	KindHeight  Kind = 4  // HeightReport: fact, FactQuorum
+	KindInflow  Kind = 5  // InflowFact: fact, Q
+	KindSpent   Kind = 6  // SpentFact: fact, Q
+	KindUnmined Kind = 7  // UnminedFact: fact, Q
+	KindFinal   Kind = 8  // FinalFact: fact, Q
+	KindFloat   Kind = 9  // FloatFact: fact, Q
+	KindGaveUp  Kind = 10 // GaveUp: f+1
+	// 11 is FeeAbsurd of spec signing §2.1, which comes with fee replacement.
 	KindShareReady Kind = 12 // ShareReady: every member of the new epoch
 	KindTestSig    Kind = 13 // TestSig: every member of the new epoch
 	KindFlip       Kind = 14 // Certificate: itself
@@ -114,10 +113,12 @@ type InflowFact struct {
 }
 
 // SpentFact says that the anchor of a batch is spent in the best chain by the
-// payload of an attempt, or by something the ledger never planned (Foreign).
+// payload of an attempt, or by something the ledger never planned (Foreign). It
+// names the transaction, not the attempt: retries of one share their bytes, and
+// members whose replicas differ by a retry must still say the same.
 type SpentFact struct {
 	Batch   uint64 `cbor:"1,keyasint"`
-	Attempt uint64 `cbor:"2,keyasint"`
+	Body    uint64 `cbor:"2,keyasint"` // which of the batch's transactions
 	Foreign bool   `cbor:"3,keyasint"`
 	Height  uint64 `cbor:"4,keyasint"`
 	Block   string `cbor:"5,keyasint"`
@@ -142,7 +143,7 @@ const (
 // FinalFact says how the anchor of a batch was finally spent.
 type FinalFact struct {
 	Batch   uint64    `cbor:"1,keyasint"`
-	Attempt uint64    `cbor:"2,keyasint"`
+	Body    uint64    `cbor:"2,keyasint"` // which of the batch's transactions
 	Outcome Outcome   `cbor:"3,keyasint"`
 	TxID    string    `cbor:"4,keyasint"`
 	Fee     fixed.Int `cbor:"5,keyasint"` // what the chain took, base units of its native asset
@@ -163,12 +164,6 @@ type GaveUp struct {
 	Batch   uint64     `cbor:"1,keyasint"`
 	Attempt uint64     `cbor:"2,keyasint"`
 	Blamed  []MemberID `cbor:"3,keyasint"` // sorted; a hint, never proof
-}
-
-// FeeAbsurd says that a member finds an attempt's fee threefold off.
-type FeeAbsurd struct {
-	Batch   uint64 `cbor:"1,keyasint"`
-	Attempt uint64 `cbor:"2,keyasint"`
 }
 
 // ShareReady says that a member has staged its KeyShare, read it back and

@@ -90,7 +90,8 @@ type Outflow struct {
 	Closed  uint64       `cbor:"15,keyasint"` // ledger time of PAID or REFUNDED, ms
 	TxID    string       `cbor:"16,keyasint"` // of the final spend
 	From    string       `cbor:"17,keyasint"` // sweep: the swept address; else empty
-	After   uint64       `cbor:"18,keyasint"` // outflow that must be MINED before this is planned (gas before sweep)
+	After   uint64       `cbor:"18,keyasint"` // outflow that must be PAID before this is planned (gas before sweep)
+	Carries []string     `cbor:"19,keyasint"` // sweep: ids of the inflows it brings in
 }
 
 // BatchKind says what its sessions make.
@@ -120,9 +121,9 @@ type Batch struct {
 
 // Spend is an attested spend of a batch's anchor.
 type Spend struct {
-	Attempt uint64 `cbor:"1,keyasint"`
-	Height  uint64 `cbor:"2,keyasint"`
-	Block   string `cbor:"3,keyasint"`
+	Body   uint64 `cbor:"1,keyasint"`
+	Height uint64 `cbor:"2,keyasint"`
+	Block  string `cbor:"3,keyasint"`
 }
 
 // AttemptKind says how an attempt came about.
@@ -149,6 +150,7 @@ type Attempt struct {
 	Roster   []MemberID  `cbor:"9,keyasint"`  // order in which committees are formed
 	Gave     []MemberID  `cbor:"10,keyasint"` // who attested GaveUp
 	Try      uint64      `cbor:"11,keyasint"` // KeyShare generation: (key, epoch, try)
+	Body     uint64      `cbor:"14,keyasint"` // counts distinct transactions: a retry keeps it
 	Bitcoin  *BitcoinTx  `cbor:"12,keyasint"`
 	Ethereum *EthereumTx `cbor:"13,keyasint"`
 }

@@ -1,6 +1,9 @@
 package ledger
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
@@ -51,7 +54,14 @@ type State struct {
 	LastTick  uint64 `cbor:"32,keyasint"` // the 15 s multiple of the last accrual
 	Catching  bool   `cbor:"33,keyasint"` // ledger time lags: no Intents, no plans
 	BorrowOff bool   `cbor:"34,keyasint"` // global BorrowDisabled flag
-	Loads     uint64 `cbor:"35,keyasint"` // open outflows, for the stated limit
+
+	Queue   table[uint64, uint64]   `cbor:"35,keyasint"` // QUEUED outflows, with their ledger time: what the tick plans
+	Live    table[uint64, uint64]   `cbor:"36,keyasint"` // batches not done, with the LogIndex of their newest attempt
+	Waiting table[string, []string] `cbor:"37,keyasint"` // "address/asset": inflows to be swept, ascending ids
+
+	PlannedAt uint64 `cbor:"38,keyasint"` // last height that planned an attempt: to be approved at once
+
+	frozen bool // readers share it; nobody writes to it
 }
 
 // AccountID is 32 lower-case hex digits (spec: requests §1.2).
@@ -82,16 +92,18 @@ type Price struct {
 // FeeRate is the agreed price of a chain's block space. Bitcoin: Rate in
 // sat/kvB. Ethereum: Rate is the base fee and Tip the priority fee, in wei.
 type FeeRate struct {
-	Rate   uint64 `cbor:"1,keyasint"`
-	Tip    uint64 `cbor:"2,keyasint"`
-	Millis uint64 `cbor:"3,keyasint"`
+	Rate       uint64 `cbor:"1,keyasint"`
+	Tip        uint64 `cbor:"2,keyasint"`
+	Millis     uint64 `cbor:"3,keyasint"`
+	BaseRate   uint64 `cbor:"4,keyasint"` // Rate when the window began; it may double or halve per window
+	BaseTip    uint64 `cbor:"5,keyasint"`
+	BaseMillis uint64 `cbor:"6,keyasint"`
 }
 
 // ChainTip is the largest height that a FactQuorum attested.
 type ChainTip struct {
 	Height uint64 `cbor:"1,keyasint"`
-	Hash   string `cbor:"2,keyasint"`
-	Millis uint64 `cbor:"3,keyasint"`
+	Millis uint64 `cbor:"2,keyasint"` // ledger time when it was reached
 }
 
 // Tally is a fact on its way to a quorum.
@@ -247,18 +259,39 @@ func (s *State) epochNumber(e uint64) (Epoch, bool) {
 
 // View returns a copy that stays as it is while s goes on. Constant time.
 func (s *State) View() *State {
-	v := *s
-	v.Seats, v.Prices, v.Rates, v.Tips, v.Tally = s.Seats.copy(), s.Prices.copy(), s.Rates.copy(), s.Tips.copy(), s.Tally.copy()
-	v.Pools, v.Accounts, v.Suspense, v.Inflows, v.Watched = s.Pools.copy(), s.Accounts.copy(), s.Suspense.copy(), s.Inflows.copy(), s.Watched.copy()
-	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(), s.Batches.copy(), s.Coins.copy(), s.Senders.copy(), s.Keys.copy()
+	v, f := *s, s.frozen
+	v.frozen = false
+	v.Seats, v.Prices, v.Rates, v.Tips, v.Tally = s.Seats.copy(f), s.Prices.copy(f), s.Rates.copy(f), s.Tips.copy(f), s.Tally.copy(f)
+	v.Pools, v.Accounts, v.Suspense, v.Inflows, v.Watched = s.Pools.copy(f), s.Accounts.copy(f), s.Suspense.copy(f), s.Inflows.copy(f), s.Watched.copy(f)
+	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(f), s.Batches.copy(f), s.Coins.copy(f), s.Senders.copy(f), s.Keys.copy(f)
+	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o
 	}
-	if s.Next != nil {
-		n := *s.Next
-		n.Keys = append([]NextKey(nil), s.Next.Keys...)
-		v.Next = &n
+	return &v // Next is replaced, never written to
+}
+
+// Frozen returns a View for any number of concurrent readers, who may take
+// Views of it. Whoever writes to it writes to what others read.
+func (s *State) Frozen() *State {
+	v := s.View()
+	v.frozen = true
+	return v
+}
+
+// DecodeState reads Marshal(s) of another replica and checks that what it says
+// hangs together.
+func DecodeState(b []byte) (*State, error) {
+	s := new(State)
+	if err := Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("decode state: %w", err)
 	}
-	return &v
+	if s.Genesis.Hash() != s.Cluster || len(s.Epochs) == 0 {
+		return nil, errors.New("decode state: not of its own genesis")
+	}
+	if err := s.Check(); err != nil {
+		return nil, fmt.Errorf("decode state: %w", err)
+	}
+	return s, nil
 }

@@ -17,6 +17,9 @@ import (
 // is replaced, not written to.
 type table[K cmp.Ordered, V any] struct{ m btree.Map[K, V] }
 
+// Get, All, From and Len are for readers of a view.
+func (t *table[K, V]) Get(k K) (V, bool) { return t.m.Get(k) }
+
 func (t *table[K, V]) get(k K) (V, bool) { return t.m.Get(k) }
 
 // at returns the value of k, or the zero value.
@@ -25,18 +28,29 @@ func (t *table[K, V]) at(k K) V { v, _ := t.m.Get(k); return v }
 func (t *table[K, V]) has(k K) bool { _, ok := t.m.Get(k); return ok }
 func (t *table[K, V]) put(k K, v V) { t.m.Set(k, v) }
 func (t *table[K, V]) delete(k K)   { t.m.Delete(k) }
+func (t *table[K, V]) Len() int     { return t.m.Len() }
 func (t *table[K, V]) len() int     { return t.m.Len() }
-func (t *table[K, V]) copy() table[K, V] {
+
+// copy marks the shared nodes in both tables, so that either may be written to.
+// A frozen table is never written to again: it is not even marked, and any
+// number of goroutines may copy it at once.
+func (t *table[K, V]) copy(frozen bool) table[K, V] {
+	if frozen {
+		m := t.m
+		return table[K, V]{m: *m.Copy()}
+	}
 	return table[K, V]{m: *t.m.Copy()}
 }
 
-// all walks in ascending order of keys. The table must not change meanwhile.
-func (t *table[K, V]) all() iter.Seq2[K, V] {
+// All walks in ascending order of keys. The table must not change meanwhile.
+func (t *table[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) { t.m.Scan(yield) }
 }
 
-// from walks in ascending order beginning at the first key ≥ k.
-func (t *table[K, V]) from(k K) iter.Seq2[K, V] {
+func (t *table[K, V]) all() iter.Seq2[K, V] { return t.All() }
+
+// From walks in ascending order beginning at the first key ≥ k.
+func (t *table[K, V]) From(k K) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) { t.m.Ascend(k, yield) }
 }
 

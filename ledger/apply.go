@@ -1,0 +1,155 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"fmt"
+)
+
+// Result is what one command came to.
+type Result struct {
+	Header Header
+	Code   Code
+	Events []Event
+}
+
+// Event is one effect of a command. Effects are under the head (spec: consensus
+// R2), so they are the same on every replica.
+type Event struct {
+	Name    string    `cbor:"1,keyasint"`
+	Account AccountID `cbor:"2,keyasint"`
+	Asset   string    `cbor:"3,keyasint"`
+	Amount  string    `cbor:"4,keyasint"`
+	Outflow uint64    `cbor:"5,keyasint"`
+	Batch   uint64    `cbor:"6,keyasint"`
+	Note    string    `cbor:"7,keyasint"`
+}
+
+// NewState is the state before the first command.
+func NewState(g Genesis) (*State, error) {
+	if err := g.Validate(); err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	h := g.Hash()
+	s := &State{
+		Version: 1, Genesis: g, Cluster: h, Head: h,
+		Millis: g.Millis, Raw: g.Millis, NextOutflow: 1, NextBatch: 1,
+		Epochs: []Epoch{g.Epoch},
+	}
+	for _, m := range g.Epoch.Members {
+		s.Seats.put(m.ID.String(), Seat{})
+	}
+	for _, p := range g.Pools {
+		a, _ := g.Asset(p.Asset)
+		s.Pools.put(p.Asset, newPool(p, a, s.Time()))
+	}
+	s.LastTick = s.Time() / accrualSeconds
+	return s, nil
+}
+
+// MaxCommand is the largest command, in bytes (spec: consensus §9).
+const MaxCommand = 64 << 10
+
+// Execute applies the bytes of one log entry and folds them into the head.
+// It never fails: what cannot be decoded is a refusal like any other, because
+// the bytes are in the log and every replica must come to the same head.
+func (s *State) Execute(raw []byte) Result {
+	x := &execution{s: s.View()}
+	code := x.run(raw)
+	opened := x.s.Opening != nil && s.Opening == nil
+	*s = *x.s
+
+	s.Height++
+	res := sha256.New()
+	res.Write(Marshal([]any{code, x.events}))
+	h := Header{Height: s.Height, Prev: s.Head, Command: sha256.Sum256(raw)}
+	res.Sum(h.Result[:0])
+	if s.Height%RootInterval == 0 || opened {
+		if opened {
+			s.Opening.Height = s.Height
+		}
+		h.Root = s.root()
+		s.RootHeight, s.Root = s.Height, h.Root
+	}
+	s.Head = h.Head()
+	if opened {
+		s.Opening.Head, s.Opening.Root = s.Head, h.Root
+	}
+	return Result{Header: h, Code: code, Events: x.events}
+}
+
+// root is S_i: the hash over all sections of the state, with Head still that
+// of the height before, since H_i covers S_i. RootHeight and Root are those of
+// the fold before.
+func (s *State) root() Hash { return sha256.Sum256(Marshal(s)) }
+
+// Apply applies one command without folding it. It never fails: a refusal is a
+// Code, and what panics is undone and comes back as BROKEN.
+func (s *State) Apply(c Command) Code {
+	x := &execution{s: s.View()}
+	code := x.apply(c)
+	*s = *x.s
+	return code
+}
+
+// execution is one command on its way: the overlay it works on and the effects
+// so far. Whoever drops it has changed nothing.
+type execution struct {
+	s      *State
+	events []Event
+}
+
+func (x *execution) emit(e Event) { x.events = append(x.events, e) }
+
+func (x *execution) run(raw []byte) Code {
+	if len(raw) > MaxCommand {
+		return Malformed
+	}
+	var c Command
+	if err := Unmarshal(raw, &c); err != nil {
+		return Malformed
+	}
+	return x.apply(c)
+}
+
+func (x *execution) apply(c Command) Code {
+	if (c.Intent == nil) == (c.Attestation == nil) {
+		return Malformed
+	}
+	return x.guard("command", func(x *execution) Code {
+		if c.Intent != nil {
+			return x.intent(c.Intent)
+		}
+		return x.attestation(c.Attestation)
+	})
+}
+
+// guard runs f on an overlay of its own and keeps it unless f panics or leaves
+// an invariant broken. Then the overlay is dropped, all outflows halt and the
+// answer is BROKEN, the same on every replica since f is pure: a command that
+// stopped one node would stop all, again at each replay (spec: consensus §1).
+func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
+	o := &execution{s: x.s.View()}
+	defer func() {
+		if r := recover(); r != nil {
+			x.s.OutflowsHalt = fmt.Sprintf("%s: %s: %v", Broken, what, r)
+			x.emit(Event{Name: "broken", Note: what})
+			code = Broken
+		}
+	}()
+	code = f(o)
+	if err := o.s.checkCheap(); err != nil {
+		panic(err)
+	}
+	x.s, x.events = o.s, append(x.events, o.events...)
+	return code
+}
+
+// try runs f on an overlay and keeps it only if f answers OK.
+func (x *execution) try(f func(*execution) Code) Code {
+	o := &execution{s: x.s.View()}
+	code := f(o)
+	if code == OK {
+		x.s, x.events = o.s, append(x.events, o.events...)
+	}
+	return code
+}

@@ -1,0 +1,601 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+)
+
+// Limits of one attestation (spec: consensus §9).
+const (
+	maxReports     = 64
+	maxOpenRaised  = 4096
+	maxTextInFacts = 200 // ids, addresses, hashes: the longest is an outpoint
+)
+
+// attestation applies a member's word. A number is used up even if the body is
+// then refused: the member simply says it again under the next one.
+func (x *execution) attestation(a *Attestation) Code {
+	s := x.s
+	if a.Cluster != s.Cluster {
+		return WrongCluster
+	}
+	if !s.mayAttest(a.Member) {
+		return NotAllowed
+	}
+	if !a.verify() {
+		return BadSignature
+	}
+	id := a.Member.String()
+	seat := s.Seats.at(id)
+	if a.Seq <= seat.Seq {
+		return BadNonce
+	}
+	seat.Seq = a.Seq
+	s.Seats.put(id, seat)
+	return x.try(func(x *execution) Code { return x.say(a) })
+}
+
+// mayAttest: members of the epoch in force, of the one being prepared or
+// opened, and of those before whose word may still be needed for nothing but a
+// flip. The handler of each kind counts only whom it should.
+func (s *State) mayAttest(m MemberID) bool {
+	return s.Epoch().Has(m) || s.Next != nil && s.Next.Epoch.Has(m) || s.Opening != nil && s.Opening.Epoch.Has(m)
+}
+
+func (x *execution) say(a *Attestation) Code {
+	switch a.Kind {
+	case KindClock:
+		return handle(x, a, (*execution).clock)
+	case KindPrice:
+		return handle(x, a, (*execution).prices)
+	case KindFee:
+		return handle(x, a, (*execution).fees)
+	case KindHeight:
+		return handle(x, a, (*execution).heights)
+	case KindInflow:
+		return handle(x, a, (*execution).inflow)
+	case KindSpent:
+		return handle(x, a, (*execution).spent)
+	case KindUnmined:
+		return handle(x, a, (*execution).unmined)
+	case KindFinal:
+		return handle(x, a, (*execution).final)
+	case KindFloat:
+		return handle(x, a, (*execution).float)
+	case KindGaveUp:
+		return handle(x, a, (*execution).gaveUp)
+	case KindShareReady:
+		return handle(x, a, (*execution).shareReady)
+	case KindTestSig:
+		return handle(x, a, (*execution).testSig)
+	case KindFlip:
+		return handle(x, a, (*execution).flip)
+	}
+	return Malformed
+}
+
+func handle[T any](x *execution, a *Attestation, f func(*execution, MemberID, T) Code) Code {
+	var body T
+	if err := Unmarshal(a.Body, &body); err != nil {
+		return Malformed
+	}
+	return f(x, a.Member, body)
+}
+
+// Clocks: ledger time is a rank of all seats' clocks (spec: consensus §7).
+
+const (
+	maxAheadMillis = 60_000 // a clock further ahead counts only as far as Q seats say so
+	minStepMillis  = 10_000
+	// maxClockMillis keeps every sum of clocks far from overflow: the year 10889.
+	maxClockMillis = 1 << 48
+)
+
+func (x *execution) clock(m MemberID, c Clock) Code {
+	s := x.s
+	if c.Millis > maxClockMillis {
+		return Malformed
+	}
+	seat := s.Seats.at(m.String())
+	seat.Millis = c.Millis
+	s.Seats.put(m.String(), seat)
+
+	e := s.Epoch()
+	if !e.Has(m) {
+		return OK
+	}
+	clocks := make([]uint64, 0, e.N())
+	for _, mm := range e.Members {
+		clocks = append(clocks, s.Seats.at(mm.ID.String()).Millis)
+	}
+	raw := ledgerClock(clocks, s.Millis, e.N(), e.F, e.C(), e.Q())
+	step := max(minStepMillis, (max(raw, s.Millis)-s.Millis)/16)
+	if e.Number == 0 { // nothing accrues before the first keys
+		step = maxClockMillis
+	}
+	s.Raw = raw
+	before := s.Millis
+	s.Millis = max(s.Millis, min(raw, s.Millis+step))
+	s.Catching = raw > s.Millis+minStepMillis
+	if s.Millis > before {
+		x.tick()
+	}
+	return OK
+}
+
+// ledgerClock is the rank of spec consensus §7. A seat that never spoke is 0.
+func ledgerClock(clocks []uint64, now uint64, n, f, c, q int) uint64 {
+	sorted := slices.Sorted(slices.Values(clocks))
+	far := sorted[n-q] // Q-th largest
+	ahead := max(now+maxAheadMillis, far)
+	k := min(c+(n-c+1)/2, n-f) // counted from 1, ascending
+	return min(sorted[k-1], ahead)
+}
+
+// Prices (spec: lending §12).
+
+const (
+	suspectMinMillis = 60_000
+	suspectMaxMillis = 600_000
+	suspectCalmBps   = 100
+)
+
+func (x *execution) prices(m MemberID, reports []PriceReport) Code {
+	s := x.s
+	if len(reports) == 0 || len(reports) > maxReports {
+		return Malformed
+	}
+	for _, r := range reports {
+		if _, ok := s.Genesis.Asset(r.Asset); !ok || r.Price.IsZero() || r.Observed > s.Millis ||
+			s.Millis-r.Observed > 60_000 || r.Round > s.Time()/s.Genesis.Params.RoundSeconds {
+			return Malformed
+		}
+		seat := s.Seats.at(m.String())
+		i, found := slices.BinarySearchFunc(seat.Reports, r.Asset, func(p PriceReport, a string) int { return cmpText(p.Asset, a) })
+		if found {
+			if r.Round <= seat.Reports[i].Round {
+				continue // a second report of one member for one round never counts
+			}
+			seat.Reports = slices.Clone(seat.Reports)
+			seat.Reports[i] = r
+		} else {
+			seat.Reports = slices.Insert(slices.Clone(seat.Reports), i, r)
+		}
+		s.Seats.put(m.String(), seat)
+		x.closeRound(r.Asset, r.Round)
+	}
+	return OK
+}
+
+// closeRound closes round r of an asset as soon as 2f+1 members reported it.
+// Later reports of the round change nothing.
+func (x *execution) closeRound(asset string, round uint64) {
+	s := x.s
+	old, had := s.Prices.get(asset)
+	if had && round <= old.Round {
+		return
+	}
+	e := s.Epoch()
+	var ps []fixed.Int
+	for _, m := range e.Members {
+		for _, r := range s.Seats.at(m.ID.String()).Reports {
+			if r.Asset == asset && r.Round == round && s.Millis-r.Observed <= 60_000 {
+				ps = append(ps, r.Price)
+			}
+		}
+	}
+	if len(ps) < 2*e.F+1 {
+		return
+	}
+	slices.SortFunc(ps, fixed.Int.Cmp)
+	n := Price{Low: ps[(len(ps)-1)/2], High: ps[len(ps)/2], Millis: s.Millis, Round: round}
+	if had {
+		n.Suspect, n.SusLow, n.SusHigh = s.suspect(old, n)
+	}
+	s.Prices.put(asset, n)
+	x.emit(Event{Name: "price", Asset: asset, Amount: n.Low.String(), Note: n.High.String()})
+}
+
+// suspect is the deviation rule: a jump of more than DeviationBps makes a price
+// suspect until a later round confirms it, or for ten minutes at most, since a
+// crash must not block liquidations for long.
+func (s *State) suspect(old, n Price) (since uint64, low, high fixed.Int) {
+	if old.Suspect != 0 {
+		age := s.Millis - old.Suspect
+		calm := !deviates(old.Low, n.Low, suspectCalmBps) && !deviates(old.High, n.High, suspectCalmBps)
+		if age >= suspectMaxMillis || age >= suspectMinMillis && calm {
+			return 0, fixed.Int{}, fixed.Int{}
+		}
+		return old.Suspect, old.SusLow, old.SusHigh
+	}
+	bps := s.Genesis.Params.DeviationBps
+	if deviates(old.Low, n.Low, bps) || deviates(old.High, n.High, bps) {
+		return s.Millis, old.Low, old.High
+	}
+	return 0, fixed.Int{}, fixed.Int{}
+}
+
+// deviates reports |b − a|·10⁴ > bps·a. Overflow counts as a deviation.
+func deviates(a, b fixed.Int, bps uint64) bool {
+	far, near := a, b
+	if far.Less(near) {
+		far, near = near, far
+	}
+	var c fixed.Calc
+	d := c.Mul(c.Sub(far, near), fixed.New(10_000))
+	l := c.Mul(a, fixed.New(bps))
+	return c.Err() != nil || l.Less(d)
+}
+
+// Fee rates (spec: outflows §7).
+
+const feeWindowMillis = 600_000 // at most ×2 or ÷2 per window
+
+func (x *execution) fees(m MemberID, reports []FeeReport) Code {
+	s := x.s
+	if len(reports) == 0 || len(reports) > maxReports {
+		return Malformed
+	}
+	for _, r := range reports {
+		if _, ok := s.Genesis.Chain(r.Chain); !ok || r.Millis != 0 || r.Rate > maxClockMillis || r.Tip > maxClockMillis {
+			return Malformed
+		}
+		r.Millis = s.Millis
+		seat := s.Seats.at(m.String())
+		seat.Fees = upsert(seat.Fees, r, func(f FeeReport) string { return f.Chain })
+		s.Seats.put(m.String(), seat)
+		x.closeFee(r.Chain)
+	}
+	return OK
+}
+
+func (x *execution) closeFee(chain string) {
+	s := x.s
+	p, _ := s.Genesis.Chain(chain)
+	e := s.Epoch()
+	var rates, tips []uint64
+	for _, m := range e.Members {
+		for _, r := range s.Seats.at(m.ID.String()).Fees {
+			if r.Chain == chain && s.Millis-r.Millis <= s.Genesis.Params.FeeMaxAgeMillis {
+				rates, tips = append(rates, r.Rate), append(tips, r.Tip)
+			}
+		}
+	}
+	if len(rates) < 2*e.F+1 {
+		return
+	}
+	slices.Sort(rates)
+	slices.Sort(tips)
+	rate := min(max(rates[len(rates)/2], p.MinRate), p.MaxRate) // even count: the upper middle
+	tip := min(max(tips[len(tips)/2], p.MinTip), p.MaxRate)
+	old, had := s.Rates.get(chain)
+	n := FeeRate{Rate: rate, Tip: tip, Millis: s.Millis, BaseRate: rate, BaseTip: tip, BaseMillis: s.Millis}
+	if had {
+		n.BaseRate, n.BaseTip, n.BaseMillis = old.BaseRate, old.BaseTip, old.BaseMillis
+		n.Rate = min(max(rate, n.BaseRate/2, p.MinRate), 2*n.BaseRate)
+		n.Tip = min(max(tip, n.BaseTip/2, p.MinTip), 2*max(n.BaseTip, 1))
+		if s.Millis-n.BaseMillis >= feeWindowMillis {
+			n.BaseRate, n.BaseTip, n.BaseMillis = n.Rate, n.Tip, s.Millis
+		}
+	}
+	s.Rates.put(chain, n)
+}
+
+// Chain heights.
+
+// heights: the attested tip is the FactQuorum-th largest of the members' newest
+// heights, so an honest member has seen that far.
+//
+// Why not equal (height, hash) pairs: members read a fast chain at different
+// moments and say only their newest block, so pairs would often not meet. No
+// money follows from a tip alone: what does, names its block hash itself.
+func (x *execution) heights(m MemberID, reports []HeightReport) Code {
+	s := x.s
+	if len(reports) == 0 || len(reports) > maxReports {
+		return Malformed
+	}
+	e := s.Epoch()
+	for _, r := range reports {
+		if _, ok := s.Genesis.Chain(r.Chain); !ok || len(r.Hash) > maxTextInFacts || r.Height > maxClockMillis {
+			return Malformed
+		}
+		seat := s.Seats.at(m.String())
+		seat.Heights = upsert(seat.Heights, r, func(h HeightReport) string { return h.Chain })
+		s.Seats.put(m.String(), seat)
+
+		var hs []uint64
+		for _, mm := range e.Members {
+			for _, h := range s.Seats.at(mm.ID.String()).Heights {
+				if h.Chain == r.Chain {
+					hs = append(hs, h.Height)
+				}
+			}
+		}
+		if len(hs) < e.FactQuorum {
+			continue
+		}
+		slices.Sort(hs)
+		h := hs[len(hs)-e.FactQuorum]
+		if old := s.Tips.at(r.Chain); h > old.Height {
+			s.Tips.put(r.Chain, ChainTip{Height: h, Millis: s.Millis})
+		}
+	}
+	return OK
+}
+
+// Facts.
+
+// fact counts m's word for a fact and reports whether it has just come to
+// quorum. Only current members count, whoever spoke before them.
+func (x *execution) fact(m MemberID, kind Kind, body any, quorum int) bool {
+	s := x.s
+	e := s.Epoch()
+	if !e.Has(m) {
+		return false
+	}
+	key := factKey(kind, body)
+	t, known := s.Tally.get(key)
+	if !known {
+		seat := s.Seats.at(m.String())
+		if seat.Raised >= maxOpenRaised {
+			s.dropOldestTally(m)
+			seat = s.Seats.at(m.String())
+		}
+		seat.Raised++
+		s.Seats.put(m.String(), seat)
+		t = Tally{Kind: kind, First: m, Height: s.Height}
+	}
+	t.Members = withMember(t.Members, m)
+	n := 0
+	for _, mm := range t.Members {
+		if e.Has(mm) {
+			n++
+		}
+	}
+	if n < quorum {
+		s.Tally.put(key, t)
+		return false
+	}
+	s.Tally.put(key, t)
+	s.dropTally(key)
+	return true
+}
+
+func factKey(kind Kind, body any) string {
+	h := sha256.Sum256(Marshal([]any{kind, body}))
+	return Hash(h).String()
+}
+
+func (s *State) dropTally(key string) {
+	t, ok := s.Tally.get(key)
+	if !ok {
+		return
+	}
+	s.Tally.delete(key)
+	seat := s.Seats.at(t.First.String())
+	if seat.Raised > 0 {
+		seat.Raised--
+	}
+	s.Seats.put(t.First.String(), seat)
+}
+
+// dropOldestTally makes room for a member that raised too many facts nobody
+// else saw. What was dropped may be raised again.
+func (s *State) dropOldestTally(m MemberID) {
+	var oldest string
+	var height uint64
+	for k, t := range s.Tally.all() {
+		if t.First == m && (oldest == "" || t.Height < height) {
+			oldest, height = k, t.Height
+		}
+	}
+	s.dropTally(oldest)
+}
+
+// Heard reports whether the ledger has m's word for a fact still being tallied.
+func (s *State) Heard(m MemberID, kind Kind, body any) bool {
+	t, ok := s.Tally.get(factKey(kind, body))
+	return ok && slices.Contains(t.Members, m)
+}
+
+// Keys.
+
+// shareReady counts members that hold a new KeyShare. Different transcripts or
+// public keys for one try mean that somebody told two stories: the try is
+// dropped and a fresh one planned.
+func (x *execution) shareReady(m MemberID, r ShareReady) Code {
+	s := x.s
+	if s.Next == nil || s.Opening != nil || !s.Next.Epoch.Has(m) || r.Epoch != s.Next.Epoch.Number {
+		return NotAllowed
+	}
+	i := slices.IndexFunc(s.Next.Keys, func(k NextKey) bool { return k.Key == r.Key })
+	if i < 0 {
+		return NotAllowed
+	}
+	k := s.Next.Keys[i]
+	if r.Try != k.Try {
+		return NotAllowed
+	}
+	if err := checkMasterKey(r.Key, r.Pub); err != nil {
+		return Malformed
+	}
+	if len(k.Ready) > 0 && (!bytes.Equal(k.Pub, r.Pub) || k.Transcript != r.Transcript) {
+		x.emit(Event{Name: "keygen-disagreement", Batch: k.Batch, Note: r.Key})
+		x.planKeygen(i)
+		return OK
+	}
+	k.Pub, k.Transcript = r.Pub, r.Transcript
+	k.Ready = withMember(k.Ready, m)
+	s.setNextKey(i, k)
+	if len(k.Ready) == s.Next.Epoch.N() && len(k.Tests) == 0 {
+		s.closeBatch(k.Batch)
+		x.planTests(i)
+	}
+	return OK
+}
+
+// testSig counts members that verified a test signature; it is verified here
+// too, so a member's word alone opens nothing.
+func (x *execution) testSig(m MemberID, t TestSig) Code {
+	s := x.s
+	b, ok := s.Batches.get(t.Batch)
+	if !ok || b.Kind != BatchTest || b.Done {
+		return OK
+	}
+	if s.Next == nil { // after the flip: one verified signature is the proof
+		k, ok := s.Keys.get(b.Key)
+		if !ok || !VerifyKey(k.Curve, k.Pub, b.Digest, t.Signature) {
+			return BadSignature
+		}
+		s.closeBatch(t.Batch)
+		return OK
+	}
+	i := slices.IndexFunc(s.Next.Keys, func(k NextKey) bool { return k.Key == b.Key })
+	if i < 0 || !s.Next.Epoch.Has(m) {
+		return NotAllowed
+	}
+	k := s.Next.Keys[i]
+	if !VerifyKey(curveOf(k.Key), k.Pub, b.Digest, t.Signature) {
+		return BadSignature
+	}
+	k.Tested = slices.Clone(k.Tested)
+	j := slices.IndexFunc(k.Tested, func(t2 TestSeen) bool { return t2.Batch == t.Batch })
+	if j < 0 {
+		return NotAllowed
+	}
+	k.Tested[j].Members = withMember(k.Tested[j].Members, m)
+	if len(k.Tested[j].Members) == s.Next.Epoch.N() {
+		s.closeBatch(t.Batch)
+	}
+	s.setNextKey(i, k)
+	if s.nextReady() {
+		s.Opening = &Opening{Epoch: s.Next.Epoch} // Height, Head and Root when this command is folded
+		x.emit(Event{Name: "epoch-opened"})
+	}
+	return OK
+}
+
+// flip puts an opened epoch in force: Q members of the old one have promised
+// the head that opened it (spec: consensus R7).
+func (x *execution) flip(_ MemberID, c Certificate) Code {
+	s := x.s
+	o := s.Opening
+	if o == nil {
+		return OK // somebody was faster
+	}
+	want := Approval{
+		Cluster: s.Cluster, Epoch: s.Epoch().Number, Height: o.Height, Head: o.Head,
+		RootHeight: o.Height, Root: o.Root, Members: o.Epoch.MembersHash(),
+	}
+	if c.Approval != want {
+		return BadSignature
+	}
+	if err := c.Verify(s.Cluster, s.Epoch()); err != nil {
+		return BadSignature
+	}
+	next := s.Next
+	s.Epochs = append(slices.Clip(s.Epochs), o.Epoch)
+	s.Flips = append(slices.Clip(s.Flips), c)
+	s.Opening, s.Next = nil, nil
+	for _, m := range o.Epoch.Members {
+		if !s.Seats.has(m.ID.String()) {
+			s.Seats.put(m.ID.String(), Seat{})
+		}
+	}
+	for _, k := range next.Keys {
+		s.Keys.put(k.Key, Key{ID: k.Key, Curve: curveOf(k.Key), Pub: k.Pub, Epoch: o.Epoch.Number, Try: k.Try})
+	}
+	if len(s.Epochs) == 2 {
+		x.watchVaults()
+	}
+	x.planActiveTests()
+	x.emit(Event{Name: "epoch", Note: o.Epoch.MembersHash().String()})
+	return OK
+}
+
+// Curves and the two master keys of a new cluster.
+const (
+	CurveSecp256k1 = "secp256k1"
+	CurveEd25519   = "ed25519"
+
+	KeyECDSA1   = "ecdsa-1"
+	KeyEd255191 = "ed25519-1"
+)
+
+func curveOf(key string) string {
+	if key == KeyEd255191 {
+		return CurveEd25519
+	}
+	return CurveSecp256k1
+}
+
+func checkMasterKey(key string, pub []byte) error {
+	if curveOf(key) == CurveEd25519 {
+		if len(pub) != ed25519.PublicKeySize {
+			return ErrNotCanonical
+		}
+		return nil
+	}
+	if len(pub) != secp256k1.PubKeyBytesLenCompressed {
+		return ErrNotCanonical
+	}
+	_, err := secp256k1.ParsePubKey(pub)
+	return err
+}
+
+// VerifyKey reports whether sig (r‖s, low s; or Ed25519's 64 bytes) is pub's
+// signature over a digest.
+func VerifyKey(curve string, pub []byte, digest Hash, sig []byte) bool {
+	if len(sig) != 64 {
+		return false
+	}
+	if curve == CurveEd25519 {
+		return len(pub) == ed25519.PublicKeySize && ed25519.Verify(pub, digest[:], sig)
+	}
+	p, err := secp256k1.ParsePubKey(pub)
+	if err != nil {
+		return false
+	}
+	var r, s secp256k1.ModNScalar
+	if r.SetByteSlice(sig[:32]) || s.SetByteSlice(sig[32:]) || r.IsZero() || s.IsZero() || s.IsOverHalfOrder() {
+		return false
+	}
+	return ecdsa.NewSignature(&r, &s).Verify(digest[:], p)
+}
+
+// Small helpers over sorted slices; all return new slices, because what is in a
+// table is never written to.
+
+func withMember(ms []MemberID, m MemberID) []MemberID {
+	i, found := slices.BinarySearchFunc(ms, m, func(a, b MemberID) int { return slices.Compare(a[:], b[:]) })
+	if found {
+		return ms
+	}
+	return slices.Insert(slices.Clone(ms), i, m)
+}
+
+func upsert[T any](list []T, v T, key func(T) string) []T {
+	i, found := slices.BinarySearchFunc(list, key(v), func(t T, k string) int { return cmpText(key(t), k) })
+	list = slices.Clone(list)
+	if found {
+		list[i] = v
+		return list
+	}
+	return slices.Insert(list, i, v)
+}
+
+func cmpText(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

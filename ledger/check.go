@@ -1,0 +1,120 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// Check verifies every invariant that the state can show by itself: the book of
+// each pool, the outflows' and batches' states, and who holds which coin. It
+// walks everything; production runs checkCheap after each command.
+func (s *State) Check() error {
+	if err := s.checkLending(); err != nil {
+		return err
+	}
+	open := map[AccountID]uint64{}
+	for id, o := range s.Outflows.all() {
+		if o.ID != id || o.State < Queued || o.State > Hold {
+			return fmt.Errorf("outflow %d: state %d", id, o.State)
+		}
+		if (o.State == Queued) != s.Queue.has(id) {
+			return fmt.Errorf("outflow %d: %s, queued: %v", id, o.State, s.Queue.has(id))
+		}
+		if o.State != Paid && o.State != Refunded && o.Account != "" {
+			open[o.Account]++
+		}
+		if o.State != Queued && o.State != Refunded {
+			b, ok := s.Batches.get(o.Batch)
+			if !ok || !slices.Contains(b.Outflows, id) {
+				return fmt.Errorf("outflow %d: %s in batch %d, which does not pay it", id, o.State, o.Batch)
+			}
+		}
+	}
+	for id, a := range s.Accounts.all() {
+		if a.Outflows != open[id] {
+			return fmt.Errorf("account %s: %d open outflows, counted %d", id, a.Outflows, open[id])
+		}
+	}
+	anchors := map[string]uint64{}
+	for id, b := range s.Batches.all() {
+		if b.Done == s.Live.has(id) {
+			return fmt.Errorf("batch %d: done %v, live %v", id, b.Done, s.Live.has(id))
+		}
+		if b.Kind != BatchPay {
+			continue
+		}
+		if other, ok := anchors[b.Anchor]; ok {
+			return fmt.Errorf("batches %d and %d share the anchor %s", other, id, b.Anchor)
+		}
+		anchors[b.Anchor] = id
+		if err := s.checkAttempts(b); err != nil {
+			return fmt.Errorf("batch %d: %w", id, err)
+		}
+	}
+	for p, c := range s.Coins.all() {
+		if (c.State == CoinFrozen) != (c.Batch != 0) {
+			return fmt.Errorf("coin %s: state %d, batch %d", p, c.State, c.Batch)
+		}
+		if b, ok := s.Batches.get(c.Batch); c.Batch != 0 && (!ok || b.Done && s.OutflowsHalt == "") {
+			return fmt.Errorf("coin %s: frozen by batch %d, which is done", p, c.Batch)
+		}
+	}
+	return nil
+}
+
+// checkAttempts: every transaction of a batch consumes its anchor, and inputs
+// cover outputs and fee exactly.
+func (s *State) checkAttempts(b Batch) error {
+	for _, a := range b.Attempts {
+		switch {
+		case a.Bitcoin != nil:
+			var in, out uint64
+			anchored := false
+			for _, i := range a.Bitcoin.Inputs {
+				in += i.Sats
+				anchored = anchored || i.Outpoint == b.Anchor
+			}
+			for _, o := range a.Bitcoin.Outputs {
+				out += o.Sats
+			}
+			if !anchored || in != out+a.Bitcoin.Fee {
+				return fmt.Errorf("attempt %d: anchored %v, in %d, out %d, fee %d", a.K, anchored, in, out, a.Bitcoin.Fee)
+			}
+		case a.Ethereum != nil:
+			if EthereumAnchor(a.Ethereum.From, a.Ethereum.Sequence) != b.Anchor {
+				return fmt.Errorf("attempt %d does not consume %s", a.K, b.Anchor)
+			}
+		default:
+			return fmt.Errorf("attempt %d has no transaction", a.K)
+		}
+	}
+	return nil
+}
+
+// checkCheap verifies what a command can break and few reads can show: that the
+// books of each pool balance (I1), to the unit.
+func (s *State) checkCheap() error {
+	for id, p := range s.Pools.all() {
+		if err := p.checkSolvent(); err != nil {
+			return fmt.Errorf("pool %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// checkSolvent is I1 of spec lending §14, exact: what suppliers may claim is
+// covered by cash, debt and recognised deficit.
+func (p Pool) checkSolvent() error {
+	var c fixed.Calc
+	claims := fixed.Product(c.Add(p.SupplyShares, p.TreasuryShares), p.SupplyIndex)
+	assets := c.AddMul(fixed.Product(c.Add(p.Cash, p.Deficit), fixed.Ray), p.DebtShares, p.BorrowIndex)
+	if err := c.Err(); err != nil {
+		return err
+	}
+	if assets.Less(claims) {
+		return fmt.Errorf("claims of %s exceed assets of %s (RAY)", claims, assets)
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+)
+
+// TurnLimit is how many turns of one attempt a member joins: four times every
+// committee of a 3-of-4 cluster. Then only the deadline helps.
+const TurnLimit = 16
+
+// sortedByRank orders members by SHA256("coffer/roster/1" ‖ At ‖ batch ‖ attempt ‖ member):
+// an order nobody chose (spec: signing §3).
+func sortedByRank(members []Member, at Hash, batch, attempt uint64) []MemberID {
+	type ranked struct {
+		id   MemberID
+		rank Hash
+	}
+	rs := make([]ranked, len(members))
+	for i, m := range members {
+		b := append([]byte("coffer/roster/1"), at[:]...)
+		b = binary.BigEndian.AppendUint64(b, batch)
+		b = binary.BigEndian.AppendUint64(b, attempt)
+		rs[i] = ranked{m.ID, sha256.Sum256(append(b, m.ID[:]...))}
+	}
+	slices.SortFunc(rs, func(a, b ranked) int { return slices.Compare(a.rank[:], b.rank[:]) })
+	ids := make([]MemberID, len(rs))
+	for i, r := range rs {
+		ids[i] = r.id
+	}
+	return ids
+}
+
+// Committee returns the members of one turn: the turn-th m-combination of the
+// roster in lexicographic order of positions, beginning again after the last.
+// The result is sorted by id.
+func (a Attempt) Committee(turn uint64) []MemberID {
+	n, m := len(a.Roster), a.M
+	k := turn % binomial(n, m)
+	ids := make([]MemberID, 0, m)
+	for pos := 0; len(ids) < m; pos++ {
+		with := binomial(n-pos-1, m-len(ids)-1) // combinations that take pos
+		if k < with {
+			ids = append(ids, a.Roster[pos])
+		} else {
+			k -= with
+		}
+	}
+	slices.SortFunc(ids, func(a, b MemberID) int { return slices.Compare(a[:], b[:]) })
+	return ids
+}
+
+// binomial is exact for the at most 10 members there are.
+func binomial(n, k int) uint64 {
+	if k < 0 || k > n {
+		return 0
+	}
+	r := uint64(1)
+	for i := range k {
+		r = r * uint64(n-i) / uint64(i+1)
+	}
+	return r
+}

@@ -1,0 +1,104 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/coffer-network/coffer/ledger/address"
+)
+
+// The word of a chain in derivation paths, parameters and attestations.
+const (
+	Bitcoin  = address.ChainBTC
+	Ethereum = address.ChainETH
+)
+
+// Validate says what is wrong with a genesis. Everything a node later takes for
+// granted about it is checked here, once.
+func (g Genesis) Validate() error {
+	if g.Version != 1 {
+		return fmt.Errorf("format version %d, this release knows 1", g.Version)
+	}
+	if n := len(g.Name); n < 1 || n > 24 || strings.Trim(g.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return fmt.Errorf("cluster name %q, want 1 to 24 of a-z 0-9 -", g.Name)
+	}
+	if g.Brand == "" || len(g.Brand) > 64 || strings.ContainsAny(g.Brand, "\n\r\t") {
+		return fmt.Errorf("brand %q, want 1 to 64 printable characters", g.Brand)
+	}
+	if g.Epoch.Number != 0 {
+		return fmt.Errorf("genesis epoch %d, want 0", g.Epoch.Number)
+	}
+	if err := g.Epoch.Validate(g.Params.AllowNoFaultTolerance); err != nil {
+		return err
+	}
+	for i, c := range g.Chains {
+		if i > 0 && g.Chains[i-1].Name >= c.Name {
+			return errors.New("chains not sorted by name, or doubled")
+		}
+		if c.Name != Bitcoin && c.Name != Ethereum {
+			return fmt.Errorf("chain %q is not known to this release", c.Name)
+		}
+		if c.MinRate == 0 || c.MaxRate < c.MinRate {
+			return fmt.Errorf("chain %s: fee floor %d and cap %d", c.Name, c.MinRate, c.MaxRate)
+		}
+		if c.Name == Bitcoin && (c.Final == 0 || c.BlockSubsidy == 0) {
+			return fmt.Errorf("chain %s: finality depth and block subsidy must be given", c.Name)
+		}
+	}
+	for i, a := range g.Assets {
+		if i > 0 && g.Assets[i-1].ID >= a.ID {
+			return errors.New("assets not sorted by id, or doubled")
+		}
+		if _, ok := g.Chain(a.Chain); !ok {
+			return fmt.Errorf("asset %s: unknown chain %q", a.ID, a.Chain)
+		}
+		if a.Decimals > 30 {
+			return fmt.Errorf("asset %s: %d decimals, want at most 30", a.ID, a.Decimals)
+		}
+		if a.Chain == Ethereum && a.Gas == 0 {
+			return fmt.Errorf("asset %s: no gas limit", a.ID)
+		}
+		if a.Token != "" {
+			if _, err := address.ParseEthereum(a.Token); err != nil {
+				return fmt.Errorf("asset %s: token: %w", a.ID, err)
+			}
+		}
+	}
+	for i, p := range g.Pools {
+		if i > 0 && g.Pools[i-1].Asset >= p.Asset {
+			return errors.New("pools not sorted by asset, or doubled")
+		}
+		if _, ok := g.Asset(p.Asset); !ok {
+			return fmt.Errorf("pool %s: unknown asset", p.Asset)
+		}
+		if err := p.Validate(); err != nil {
+			return fmt.Errorf("pool %s: %w", p.Asset, err)
+		}
+	}
+	p := g.Params
+	if p.PresenceMillis == 0 || p.AttemptMillis == 0 || p.FeeMaxAgeMillis == 0 || p.RoundSeconds == 0 || p.ExpirySeconds == 0 {
+		return errors.New("a period among the parameters is zero")
+	}
+	return nil
+}
+
+// Native returns the asset that pays a chain's fees.
+func (g Genesis) Native(chain string) (AssetParam, bool) {
+	for _, a := range g.Assets {
+		if a.Chain == chain && a.Token == "" {
+			return a, true
+		}
+	}
+	return AssetParam{}, false
+}
+
+// TokenAsset returns the asset of a token contract, EIP-55.
+func (g Genesis) TokenAsset(chain, token string) (AssetParam, bool) {
+	for _, a := range g.Assets {
+		if a.Chain == chain && a.Token == token && token != "" {
+			return a, true
+		}
+	}
+	return AssetParam{}, false
+}

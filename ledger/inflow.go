@@ -1,0 +1,200 @@
+package ledger
+
+import (
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// InflowDepth is the confirmations that a block's inflows of total base units
+// need before they count (spec: outflows §8.2). Deposits that are swept first
+// count at the sweep depth: their credit waits for the sweep's finality.
+func (g Genesis) InflowDepth(chain string, total uint64) uint64 {
+	c, _ := g.Chain(chain)
+	if chain != Bitcoin {
+		return max(c.Sweep, 1)
+	}
+	const smallSats = 100_000
+	if total < smallSats {
+		return 1
+	}
+	per := c.BlockSubsidy / 4
+	return min(max((total+per-1)/per, 2), 12)
+}
+
+// inflow counts a deposit. Nothing an inflow carries can be refused: what
+// cannot be credited goes to a claimable suspense balance.
+func (x *execution) inflow(m MemberID, f InflowFact) Code {
+	s := x.s
+	if len(f.ID) > maxTextInFacts || len(f.Address) > maxTextInFacts || len(f.Block) > maxTextInFacts || f.Amount.IsZero() {
+		return Malformed
+	}
+	a, ok := s.Genesis.Asset(f.Asset)
+	if !ok || a.Chain != f.Chain || !s.Pools.has(f.Asset) {
+		return UnknownPool
+	}
+	w, ok := s.Watched.get(f.Chain + "/" + f.Address)
+	if !ok || w.Account == "" {
+		return NotAllowed // third-party and unknown scripts are never credited
+	}
+	if s.Inflows.has(f.ID) {
+		return DuplicateInflow
+	}
+	if !x.fact(m, KindInflow, f, s.Epoch().Q()) {
+		return OK
+	}
+	in := Inflow{
+		ID: f.ID, Chain: f.Chain, Asset: f.Asset, Address: f.Address, Account: w.Account,
+		Purpose: w.Purpose, Amount: f.Amount, Height: f.Height, Millis: s.Millis,
+	}
+	switch f.Chain {
+	case Bitcoin:
+		sats, _ := f.Amount.Uint64()
+		if sats < s.Genesis.Params.MinCoin {
+			in.State = InflowSmall // worth less than its own spending: counted nowhere
+			s.Inflows.put(in.ID, in)
+			return OK
+		}
+		s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: sats, Address: f.Address, Height: f.Height, State: CoinAvailable})
+		x.credit(in)
+	default:
+		in.State = InflowWaiting
+		s.Inflows.put(in.ID, in)
+		key := f.Address + "/" + f.Asset
+		s.Waiting.put(key, append(slices.Clone(s.Waiting.at(key)), in.ID))
+		x.emit(Event{Name: "inflow-waiting", Account: in.Account, Asset: in.Asset, Amount: in.Amount.String(), Note: in.ID})
+	}
+	return OK
+}
+
+// credit books an inflow that is ours beyond doubt, once.
+func (x *execution) credit(in Inflow) {
+	s := x.s
+	in.State = InflowCredited
+	before := s.supplyShares(in.Account, in.Asset)
+	var reason string
+	if in.Purpose == PurposeRepay {
+		reason = x.lend(func(s *State) (string, Code) { return s.repay(in.Account, in.Asset, in.Amount) })
+	} else {
+		reason = x.lend(func(s *State) (string, Code) { return s.supply(in.Account, in.Asset, in.Amount) })
+	}
+	s = x.s
+	if reason != "" {
+		in.State, in.Reason = InflowSuspense, reason
+	}
+	acc := s.Accounts.at(in.Account)
+	acc.Credited, acc.Active = true, s.Millis
+	if got := s.supplyShares(in.Account, in.Asset); before.Less(got) {
+		acc = s.addUnfinal(acc, in, must(fixed.Sub(got, before)))
+	}
+	s.Accounts.put(in.Account, acc)
+	s.Inflows.put(in.ID, in)
+	x.emit(Event{Name: "credited", Account: in.Account, Asset: in.Asset, Amount: in.Amount.String(), Note: in.ID + " " + reason})
+}
+
+// lend runs a booking that must not fail: an inflow cannot be sent back. A code
+// here is a mistake of ours, so it breaks the command.
+func (x *execution) lend(f func(*State) (string, Code)) string {
+	reason, code := f(x.s)
+	if code != OK {
+		panic("booking an inflow: " + string(code))
+	}
+	x.s.refreshRates()
+	return reason
+}
+
+// float books the coins that genesis promised to a vault, when Q members saw
+// them arrive at a final height.
+func (x *execution) float(m MemberID, f FloatFact) Code {
+	s := x.s
+	w, ok := s.Watched.get(f.Chain + "/" + f.Address)
+	c, known := s.Genesis.Chain(f.Chain)
+	if !ok || !known || w.Purpose != PurposeVault || f.Chain != Ethereum {
+		return NotAllowed
+	}
+	sender := s.Senders.at(f.Address)
+	if sender.Booked || f.Amount.Less(c.Float) {
+		return OK
+	}
+	if !x.fact(m, KindFloat, f, s.Epoch().Q()) {
+		return OK
+	}
+	sender.Float, sender.Booked = must(fixed.Add(sender.Float, c.Float)), true
+	s.Senders.put(f.Address, sender)
+	x.emit(Event{Name: "float", Amount: c.Float.String(), Note: f.Address})
+	return OK
+}
+
+// planSweeps plans the way into the hot address for deposits that wait at their
+// own: one gas transfer where gas is missing, one token transfer.
+func (x *execution) planSweeps() {
+	for _, key := range x.s.Waiting.keys() {
+		x.try(func(x *execution) Code { return x.planSweep(key) })
+	}
+}
+
+func (x *execution) planSweep(key string) Code {
+	s := x.s
+	ids := s.Waiting.at(key)
+	first := s.Inflows.at(ids[0])
+	a, _ := s.Genesis.Asset(first.Asset)
+	sender := s.Senders.at(first.Address)
+	if sender.Open > 0 {
+		return OutflowCap // one sweep of an address at a time
+	}
+	cost, code := s.gasCost(Ethereum, a.Gas)
+	if code != OK {
+		return code
+	}
+	total := fixed.Int{}
+	for _, id := range ids {
+		total = must(fixed.Add(total, s.Inflows.at(id).Amount))
+	}
+	inAsset, code := s.feeIn(a, cost)
+	if code != OK {
+		return code
+	}
+	if least, err := fixed.Mul(inAsset, fixed.New(s.Genesis.Params.SweepMultiple)); err != nil || total.Less(least) {
+		return BelowMin // waits at its address until more arrives
+	}
+	hot, ok := s.Vault(Ethereum, "hot")
+	if !ok {
+		return Halted
+	}
+	var after uint64
+	if sender.Float.Less(cost) {
+		native, _ := s.Genesis.Native(Ethereum)
+		gas := x.newOutflow(Outflow{
+			Kind: OutflowGas, Asset: native.ID, Gross: must(fixed.Sub(cost, sender.Float)), To: first.Address,
+		})
+		after = gas.ID
+	}
+	o := x.newOutflow(Outflow{
+		Kind: OutflowSweep, Asset: a.ID, Gross: total, To: hot.Address, From: first.Address, After: after, Carries: ids,
+	})
+	s = x.s
+	for _, id := range ids {
+		in := s.Inflows.at(id)
+		in.State, in.Outflow = InflowSweeping, o.ID
+		s.Inflows.put(id, in)
+	}
+	s.Waiting.delete(key)
+	sender.Open++
+	s.Senders.put(sender.Address, sender)
+	return OK
+}
+
+// swept credits what a final sweep brought in, or puts it back to wait.
+func (x *execution) swept(o Outflow, paid bool) {
+	for _, id := range o.Carries {
+		in := x.s.Inflows.at(id)
+		if paid {
+			x.credit(in)
+			continue
+		}
+		in.State, in.Outflow = InflowWaiting, 0
+		x.s.Inflows.put(id, in)
+		key := in.Address + "/" + in.Asset
+		x.s.Waiting.put(key, append(slices.Clone(x.s.Waiting.at(key)), id))
+	}
+}

@@ -1,0 +1,312 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// storedResults is how many answers an account keeps for repeated requests.
+const storedResults = 16
+
+// multisigExpirySeconds: people who sign together need longer.
+const multisigExpirySeconds = 86_400
+
+// refusedDestinationMillis is for how long an address that reverted a payout is
+// refused for the account.
+const refusedDestinationMillis = 86_400_000
+
+// Grammar is how requests to this cluster are spelled.
+func (s *State) Grammar() *address.Grammar { return s.Genesis.Grammar() }
+
+// Grammar is how requests to this cluster are spelled.
+func (g Genesis) Grammar() *address.Grammar {
+	gr := &address.Grammar{Brand: g.Brand, Pools: map[string]address.Asset{}}
+	for _, c := range g.Chains {
+		gr.Chains = append(gr.Chains, c.CAIP2)
+	}
+	for _, p := range g.Pools {
+		a, _ := g.Asset(p.Asset)
+		c, _ := g.Chain(a.Chain)
+		gr.Pools[p.Asset] = address.Asset{Symbol: a.Symbol, Decimals: a.Decimals, Chain: c.CAIP2}
+	}
+	return gr
+}
+
+// RequestID is what a request is known by: the hash of its text, whatever
+// signature comes with it.
+func RequestID(text string) Hash { return sha256.Sum256([]byte(text)) }
+
+// request is an Intent that passed the prelude.
+type request struct {
+	*address.Command
+	id      Hash
+	account AccountID
+	refused bool // the destination, found while parsing
+}
+
+// intent applies a client's request. The nonce is used up as soon as signature,
+// cluster and expiry pass and it is the expected one, whatever follows: a
+// refused borrow that stayed live could succeed later at a price its signer did
+// not mean (spec: lending §5).
+func (x *execution) intent(in *Intent) Code {
+	r, stored, code := x.s.prelude(in)
+	if stored != nil {
+		return stored.Code
+	}
+	if code != OK {
+		return code
+	}
+	if r.Action != address.ActionOpenAccount {
+		acc := x.s.Accounts.at(r.account)
+		acc.Nonce++
+		acc.Active = x.s.Millis
+		x.s.Accounts.put(acc.ID, acc)
+	}
+	first := x.s.NextOutflow
+	code = x.try(func(x *execution) Code { return x.operate(r) })
+	acc, ok := x.s.Accounts.get(r.account)
+	if !ok {
+		return code
+	}
+	res := Stored{Nonce: r.Nonce, Text: r.id, Code: code, Height: x.s.Height + 1}
+	if x.s.NextOutflow > first {
+		res.Outflow = first
+	}
+	if len(acc.Results) == storedResults {
+		acc.Results = acc.Results[1:]
+	}
+	acc.Results = append(slices.Clone(acc.Results), res)
+	x.s.Accounts.put(acc.ID, acc)
+	return code
+}
+
+// prelude checks what comes before the nonce is used up. It changes nothing.
+func (s *State) prelude(in *Intent) (request, *Stored, Code) {
+	r, code := s.parse(in.Text)
+	if code != OK {
+		return r, nil, code
+	}
+	if r.Cluster != s.Genesis.ClusterName() {
+		return r, nil, WrongCluster
+	}
+	if !address.SchemeFits(in.Scheme, r.Signer.Namespace) {
+		return r, nil, SchemeUnsupported
+	}
+	if s.Catching {
+		return r, nil, CatchingUp
+	}
+	if s.Epoch().Number == 0 {
+		return r, nil, Halted // no keys yet: no address could be shown
+	}
+	acc, exists := s.Accounts.get(r.account)
+	open := r.Action == address.ActionOpenAccount
+	text := r.id
+	if exists {
+		if i := slices.IndexFunc(acc.Results, func(t Stored) bool { return t.Text == text }); i >= 0 {
+			return r, &acc.Results[i], OK
+		}
+	}
+	switch {
+	case open && exists:
+		return r, nil, AccountExists
+	case !open && !exists:
+		return r, nil, UnknownAccount
+	case !open && !slices.Contains(acc.Wallets, r.Signer.String()):
+		return r, nil, SignerNotLinked
+	}
+	limit := s.Genesis.Params.ExpirySeconds
+	if r.Signer.IsMultisig() {
+		limit = multisigExpirySeconds
+	}
+	switch {
+	case r.Expires < 0 || uint64(r.Expires) < s.Time():
+		return r, nil, Expired
+	case uint64(r.Expires) > s.Time()+limit:
+		return r, nil, ExpiryTooFar
+	}
+	if !address.Verify(in.Scheme, r.Signer.Network(), r.Signer.Address, []byte(in.Text), in.Signature, in.Extras) {
+		return r, nil, BadSignature
+	}
+	if r.Nonce != acc.Nonce {
+		return r, nil, BadNonce
+	}
+	if open && s.Accounts.len() >= maxAccounts {
+		return r, nil, Limit
+	}
+	return r, nil, OK
+}
+
+// maxAccounts is the hard limit of spec consensus §9.
+const maxAccounts = 10_000_000
+
+func (s *State) parse(text string) (request, Code) {
+	c, err := s.Grammar().Parse(text)
+	r := request{Command: c, id: RequestID(text), refused: errors.Is(err, address.ErrDestination)}
+	if err != nil && !r.refused || c == nil {
+		return r, Malformed
+	}
+	r.account = hex.EncodeToString(c.Account[:])
+	return r, OK
+}
+
+// operate is the business of a request, after its nonce is used up.
+func (x *execution) operate(r request) Code {
+	switch r.Action {
+	case address.ActionOpenAccount:
+		return x.openAccount(r)
+	case address.ActionCancel:
+		return OK
+	case address.ActionBorrow, address.ActionWithdraw, address.ActionClaim:
+		return x.payOut(r)
+	case address.ActionCancelOutflow:
+		return x.cancelOutflow(r)
+	}
+	return NotAllowed // an action of a later ledger version
+}
+
+func (x *execution) openAccount(r request) Code {
+	s := x.s
+	s.Accounts.put(r.account, Account{
+		ID: r.account, Wallets: []string{r.Signer.String()}, Nonce: 1, Opened: s.Millis, Active: s.Millis,
+	})
+	x.watchAccount(r.account)
+	x.emit(Event{Name: "account", Account: r.account, Note: r.Signer.String()})
+	return OK
+}
+
+// payOut is every request whose end is coins on a chain. Where they go, and
+// whether there is room for one more, is checked before anything moves.
+func (x *execution) payOut(r request) Code {
+	s := x.s
+	if !s.Pools.has(r.Pool) {
+		return UnknownPool
+	}
+	if r.refused || s.refusedDestination(r) {
+		return DestinationRefused
+	}
+	if s.OutflowsHalt != "" {
+		return Halted
+	}
+	acc := s.Accounts.at(r.account)
+	if acc.Outflows >= MaxAccountOpen {
+		return OutflowCap
+	}
+	if s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
+		return Limit
+	}
+	maxFee, err := fixed.Parse(r.MaxFee.Units)
+	if err != nil {
+		return Malformed
+	}
+	o := Outflow{Account: r.account, Asset: r.Pool, MaxFee: maxFee, To: r.To.Address}
+	var amount fixed.Int
+	if r.Action != address.ActionClaim && !r.Amount.Max {
+		if amount, err = fixed.Parse(r.Amount.Units); err != nil {
+			return Malformed
+		}
+		if amount.IsZero() {
+			return BelowMin
+		}
+	}
+	var code Code
+	switch r.Action {
+	case address.ActionBorrow:
+		o.Kind, o.Gross = OutflowBorrow, amount
+		o.Minted, code = s.borrow(r.account, r.Pool, amount)
+	case address.ActionWithdraw:
+		o.Kind = OutflowWithdraw
+		o.Gross, code = s.withdraw(r.account, r.Pool, amount, r.Amount.Max)
+	case address.ActionClaim:
+		o.Kind = OutflowRefund
+		o.Gross, code = s.claim(r.account, r.Pool)
+	}
+	if code != OK {
+		return code
+	}
+	fee, _, code := s.Quote(o.Asset, o.To, o.Gross)
+	switch {
+	case code != OK:
+		return code
+	case maxFee.Less(fee):
+		return FeeTooHigh
+	case !s.paysEnough(o.Asset, o.Gross, maxFee):
+		return BelowMin
+	}
+	s.refreshRates()
+	x.newOutflow(o)
+	return OK
+}
+
+// paysEnough: what is left after the largest fee must be worth sending.
+func (s *State) paysEnough(asset string, gross, maxFee fixed.Int) bool {
+	left, err := fixed.Sub(gross, maxFee)
+	if err != nil || left.IsZero() {
+		return false
+	}
+	return asset != Bitcoin || !left.Less(fixed.New(dustSats))
+}
+
+// refusedDestination: an address of ours, a token's contract, or one that
+// reverted a payout of the account lately.
+func (s *State) refusedDestination(r request) bool {
+	a, _ := s.Genesis.Asset(r.Pool)
+	if s.Watched.has(a.Chain+"/"+r.To.Address) || s.Senders.has(r.To.Address) {
+		return true
+	}
+	if _, token := s.Genesis.TokenAsset(a.Chain, r.To.Address); token {
+		return true
+	}
+	acc := s.Accounts.at(r.account)
+	return slices.ContainsFunc(acc.Refused, func(f Refused) bool {
+		return f.To == r.To.Address && s.Millis-f.Millis < refusedDestinationMillis
+	})
+}
+
+// cancelOutflow gives back what was never planned. No interest is waived, or
+// cash could be held for nothing.
+func (x *execution) cancelOutflow(r request) Code {
+	o, ok := x.s.Outflows.get(r.Outflow)
+	if !ok || o.Account != r.account {
+		return UnknownOutflow
+	}
+	if o.State != Queued || o.Binding != 0 {
+		return NotAllowed
+	}
+	x.refund(o, fixed.Int{}, true)
+	return OK
+}
+
+// Preview is what a text would do now, its signature, nonce and expiry aside:
+// the operation's code and the state it would leave. s is not changed.
+func (s *State) Preview(text string) (*State, Code) {
+	r, code := s.parse(text)
+	if code != OK {
+		return s, code
+	}
+	if r.Cluster != s.Genesis.ClusterName() {
+		return s, WrongCluster
+	}
+	x := &execution{s: s.View()}
+	if r.Action == address.ActionOpenAccount && x.s.Accounts.has(r.account) {
+		return s, AccountExists
+	} else if r.Action != address.ActionOpenAccount && !x.s.Accounts.has(r.account) {
+		return s, UnknownAccount
+	}
+	code = x.guard("preview", func(x *execution) Code {
+		return x.try(func(x *execution) Code { return x.operate(r) })
+	})
+	return x.s, code
+}
+
+func hexBytes16(id AccountID) ([16]byte, error) {
+	b, err := hex.DecodeString(id)
+	if err != nil || len(b) != 16 {
+		return [16]byte{}, errors.New("not an account id")
+	}
+	return [16]byte(b), nil
+}

@@ -1,0 +1,338 @@
+package ledger
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// Bitcoin (spec: outflows §3.1, §6.4, §7).
+
+const (
+	dustSats      = 546 // for every script type; 294 would do for P2WPKH
+	maxInputs     = 100
+	maxNoChange   = 5_000 // sats that may go to the fee rather than into change
+	changeSpendVB = 68    // what spending the change later costs
+)
+
+// bitcoinVSize is the size of a transaction of P2WPKH inputs at their largest,
+// in vB (spec: outflows §7).
+func bitcoinVSize(inputs int, scriptLens ...int) uint64 {
+	w := 42 + 272*inputs
+	for _, l := range scriptLens {
+		w += 4 * (9 + l)
+	}
+	return uint64(w+3) / 4
+}
+
+// bitcoinPlan fixes the transaction that pays sats to an address: coins largest
+// first, the anchor among them with F confirmations. fee is the client's part;
+// whatever of the coins is neither paid nor fee comes back as change.
+func (s *State) bitcoinPlan(to string, gross uint64) (BitcoinTx, fixed.Int, Code) {
+	c, _ := s.Genesis.Chain(Bitcoin)
+	rate, ok := s.freshRate(Bitcoin)
+	vault, has := s.Vault(Bitcoin, address.RoleMinter)
+	if !ok || !has {
+		return BitcoinTx{}, fixed.Int{}, Halted
+	}
+	net := must(bitcoinNetwork(c))
+	script, err := address.ScriptOf(net, to)
+	if err != nil {
+		return BitcoinTx{}, fixed.Int{}, DestinationRefused
+	}
+	changeScript := must(address.ScriptOf(net, vault.Address))
+	tip := s.Tips.at(Bitcoin).Height
+	anchors := func(k Coin) bool { return k.Height+c.Final-1 <= tip }
+
+	var coins []Coin
+	for _, k := range s.Coins.all() {
+		if k.State == CoinAvailable && k.Height > 0 && k.Height <= tip {
+			coins = append(coins, k)
+		}
+	}
+	slices.SortFunc(coins, func(a, b Coin) int { return cmp.Or(cmp.Compare(b.Sats, a.Sats), cmp.Compare(a.Outpoint, b.Outpoint)) })
+	var picked []Coin
+	var sum uint64
+	anchored := false
+	for _, k := range coins {
+		if sum >= gross && anchored {
+			break
+		}
+		if sum >= gross && !anchors(k) {
+			continue // enough coins; only an anchor is missing
+		}
+		picked, sum, anchored = append(picked, k), sum+k.Sats, anchored || anchors(k)
+	}
+	if sum < gross || !anchored {
+		return BitcoinTx{}, fixed.Int{}, NoLiquidity
+	}
+	if len(picked) > maxInputs {
+		return BitcoinTx{}, fixed.Int{}, OutflowCap // consolidate first
+	}
+	i := slices.IndexFunc(picked, anchors) // largest anchor first, then ledger order
+	anchor := picked[i]
+	picked = append([]Coin{anchor}, slices.Delete(slices.Clone(picked), i, i+1)...)
+	slices.SortFunc(picked[1:], func(a, b Coin) int { return cmp.Compare(a.Outpoint, b.Outpoint) })
+
+	kvb := func(vsize uint64) uint64 { return (vsize*rate.Rate + 999) / 1000 }
+	change := sum - gross
+	fee := kvb(bitcoinVSize(len(picked), len(script), len(changeScript)))
+	drop := change < dustSats+kvb(changeSpendVB) && change <= maxNoChange
+	if change == 0 || drop {
+		fee = kvb(bitcoinVSize(len(picked), len(script)))
+	}
+	if fee >= gross || gross-fee < dustSats {
+		return BitcoinTx{}, fixed.Int{}, BelowMin
+	}
+	tx := BitcoinTx{LockTime: tip, Rate: rate.Rate, Fee: fee, Outputs: []BitcoinOut{{Address: to, Sats: gross - fee}}}
+	for _, k := range picked {
+		w := s.Watched.at(Bitcoin + "/" + k.Address)
+		tx.Inputs = append(tx.Inputs, BitcoinIn{Outpoint: k.Outpoint, Sats: k.Sats, Pub: w.Pub, Path: w.Path})
+	}
+	if change > 0 && !drop {
+		tx.Outputs = append(tx.Outputs, BitcoinOut{Address: vault.Address, Sats: change})
+	} else {
+		tx.Fee += change
+	}
+	return tx, fixed.New(fee), OK
+}
+
+func (x *execution) planBitcoin(o Outflow) Code {
+	s := x.s
+	gross, ok := o.Gross.Uint64()
+	if !ok {
+		return Arith
+	}
+	tx, fee, code := s.bitcoinPlan(o.To, gross)
+	if code != OK {
+		return code
+	}
+	if o.MaxFee.Less(fee) {
+		return FeeTooHigh // it waits, others pass it
+	}
+	tx.Outputs[0].Outflow = o.ID
+	b := x.newBatch(Bitcoin, tx.Inputs[0].Outpoint, o, fee)
+	for _, in := range tx.Inputs {
+		k := s.Coins.at(in.Outpoint)
+		k.State, k.Batch, k.Frozen = CoinFrozen, b.ID, s.Millis
+		s.Coins.put(in.Outpoint, k)
+	}
+	x.openAttempt(b, Attempt{Kind: AttemptFirst, Bitcoin: &tx})
+	return OK
+}
+
+// newBatch makes the batch that pays o under an anchor, and fixes o's fee.
+func (x *execution) newBatch(chain, anchor string, o Outflow, fee fixed.Int) Batch {
+	s := x.s
+	b := Batch{ID: s.NextBatch, Kind: BatchPay, Chain: chain, Key: KeyECDSA1, Outflows: []uint64{o.ID}, Anchor: anchor}
+	s.NextBatch++
+	o.Batch, o.Fee, o.Net = b.ID, fee, must(fixed.Sub(o.Gross, fee))
+	x.move(o, Planned)
+	return b
+}
+
+// Ethereum (spec: outflows §4, §7).
+
+const transferGas = 21_000
+
+// erc20Transfer is the selector of transfer(address,uint256).
+var erc20Transfer = []byte{0xa9, 0x05, 0x9c, 0xbb}
+
+func (x *execution) planEthereum(o Outflow) Code {
+	s := x.s
+	a, _ := s.Genesis.Asset(o.Asset)
+	rate, ok := s.freshRate(Ethereum)
+	if !ok {
+		return Halted
+	}
+	c, _ := s.Genesis.Chain(Ethereum)
+	gas := uint64(transferGas)
+	if a.Token != "" {
+		gas = a.Gas
+	}
+	feeCap := rate.Tip + 2*rate.Rate
+	if feeCap > c.MaxRate {
+		return FeeTooHigh
+	}
+	from, ok := s.senderOf(o)
+	if !ok {
+		return Halted
+	}
+	sender := s.Senders.at(from.Address)
+	fee := fixed.Int{}
+	switch o.Kind {
+	case OutflowSweep:
+		// What was sent for gas bounds the price; it was exact when it was sent.
+		funded, _ := sender.Float.Uint64()
+		if feeCap = min(feeCap, funded/gas); feeCap < rate.Rate+1 {
+			return FeeTooHigh
+		}
+	case OutflowGas:
+	default:
+		var code Code
+		if fee, code = s.feeIn(a, must(fixed.Mul(fixed.New(gas), fixed.New(feeCap)))); code != OK {
+			return code
+		}
+		if o.MaxFee.Less(fee) || !fee.Less(o.Gross) {
+			return FeeTooHigh
+		}
+	}
+	if o.Kind != OutflowSweep {
+		cost := must(fixed.Mul(fixed.New(gas), fixed.New(feeCap)))
+		if a.Token == "" {
+			cost = must(fixed.Add(cost, o.Gross))
+		}
+		if sender.Float.Less(cost) {
+			return NoLiquidity
+		}
+		if sender.Open >= maxSenderInFlight {
+			return OutflowCap
+		}
+		sender.Open++
+	}
+	chainID := must(chainID(c))
+	net := must(fixed.Sub(o.Gross, fee))
+	tx := EthereumTx{
+		ChainID: chainID, From: from.Address, Pub: from.Pub, Path: from.Path, Sequence: sender.Next,
+		To: o.To, Value: net, Gas: gas, FeeCap: feeCap, Tip: min(rate.Tip, feeCap),
+	}
+	if a.Token != "" {
+		to := must(address.ParseEthereum(o.To))
+		tx.To, tx.Value, tx.Data = a.Token, fixed.Int{}, transferData(to, net)
+	}
+	sender.Next++
+	s.Senders.put(sender.Address, sender)
+	b := x.newBatch(Ethereum, EthereumAnchor(from.Address, tx.Sequence), o, fee)
+	x.openAttempt(b, Attempt{Kind: AttemptFirst, Ethereum: &tx})
+	return OK
+}
+
+// EthereumAnchor names the resource that one transaction of a sender consumes.
+func EthereumAnchor(sender string, sequence uint64) string {
+	return fmt.Sprintf("%s:%d", sender, sequence)
+}
+
+// senderOf: payouts leave the hot address, gas for sweeps a funding address of
+// its own, so that sweeps never hold up clients; a sweep leaves its deposit
+// address.
+func (s *State) senderOf(o Outflow) (Watch, bool) {
+	switch o.Kind {
+	case OutflowSweep:
+		w, ok := s.Watched.get(Ethereum + "/" + o.From)
+		return w, ok
+	case OutflowGas:
+		return s.Vault(Ethereum, address.RoleGas)
+	}
+	return s.Vault(Ethereum, address.RoleHot)
+}
+
+func transferData(to [20]byte, amount fixed.Int) []byte {
+	b := append(slices.Clone(erc20Transfer), make([]byte, 64)...)
+	copy(b[4+12:], to[:])
+	raw := amount.Bytes()
+	copy(b[4+64-len(raw):], raw)
+	return b
+}
+
+func chainID(c ChainParam) (uint64, error) {
+	var id uint64
+	_, err := fmt.Sscanf(c.CAIP2, "eip155:%d", &id)
+	return id, err
+}
+
+// Fees.
+
+// freshRate is a chain's agreed fee rate, unless too few members said it lately.
+func (s *State) freshRate(chain string) (FeeRate, bool) {
+	r, ok := s.Rates.get(chain)
+	return r, ok && s.Millis-r.Millis <= s.Genesis.Params.FeeMaxAgeMillis
+}
+
+// gasCost is gas at the present fee cap, in wei.
+func (s *State) gasCost(chain string, gas uint64) (fixed.Int, Code) {
+	r, ok := s.freshRate(chain)
+	if !ok {
+		return fixed.Int{}, Halted
+	}
+	v, err := fixed.Mul(fixed.New(gas), fixed.New(r.Tip+2*r.Rate))
+	if err != nil {
+		return fixed.Int{}, Arith
+	}
+	return v, OK
+}
+
+// feeIn turns an amount of a chain's native asset into base units of a, at
+// ledger prices, rounded up.
+func (s *State) feeIn(a AssetParam, native fixed.Int) (fixed.Int, Code) {
+	n, _ := s.Genesis.Native(a.Chain)
+	if n.ID == a.ID {
+		return native, OK
+	}
+	pn, ok1 := s.freshPrice(n.ID)
+	pa, ok2 := s.freshPrice(a.ID)
+	if !ok1 || !ok2 {
+		return fixed.Int{}, PriceStale
+	}
+	var c fixed.Calc
+	usd := c.MulDivCeil(native, pn.High, c.Pow10(n.Decimals))
+	v := c.MulDivCeil(usd, c.Pow10(a.Decimals), pa.Low)
+	if c.Err() != nil {
+		return fixed.Int{}, Arith
+	}
+	return v, OK
+}
+
+// costIn is what a chain took for an outflow, in the outflow's asset.
+func (s *State) costIn(o Outflow, native fixed.Int) (fixed.Int, Code) {
+	a, _ := s.Genesis.Asset(o.Asset)
+	return s.feeIn(a, native)
+}
+
+func (s *State) freshPrice(asset string) (Price, bool) {
+	p, ok := s.Prices.get(asset)
+	return p, ok && s.Millis-p.Millis <= s.Genesis.Params.PriceMaxAge*1000
+}
+
+// Quote is what an outflow of gross base units would cost now, and what a
+// client may safely sign as Max fee.
+func (s *State) Quote(asset, to string, gross fixed.Int) (fee, suggested fixed.Int, code Code) {
+	a, ok := s.Genesis.Asset(asset)
+	if !ok {
+		return fixed.Int{}, fixed.Int{}, UnknownPool
+	}
+	c, _ := s.Genesis.Chain(a.Chain)
+	if a.Chain == Bitcoin {
+		rate, ok := s.freshRate(Bitcoin)
+		if !ok {
+			return fixed.Int{}, fixed.Int{}, Halted
+		}
+		vsize := bitcoinVSize(1, 34, 22) // before the coins are known: one input, change, the largest payee
+		if sats, ok := gross.Uint64(); ok {
+			if tx, _, code := s.bitcoinPlan(to, sats); code == OK {
+				script := must(address.ScriptOf(must(bitcoinNetwork(c)), to))
+				lens := []int{len(script)}
+				if len(tx.Outputs) > 1 {
+					lens = append(lens, 22)
+				}
+				vsize = bitcoinVSize(len(tx.Inputs), lens...)
+			}
+		}
+		return fixed.New((vsize*rate.Rate + 999) / 1000), fixed.New((vsize*c.MaxRate + 999) / 1000), OK
+	}
+	gas := uint64(transferGas)
+	if a.Token != "" {
+		gas = a.Gas
+	}
+	cost, code := s.gasCost(a.Chain, gas)
+	if code != OK {
+		return fixed.Int{}, fixed.Int{}, code
+	}
+	if fee, code = s.feeIn(a, cost); code != OK {
+		return fixed.Int{}, fixed.Int{}, code
+	}
+	suggested, code = s.feeIn(a, must(fixed.Mul(fixed.New(gas), fixed.New(c.MaxRate))))
+	return fee, suggested, code
+}

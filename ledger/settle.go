@@ -1,0 +1,307 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// newOutflow queues an outflow. The caller has moved what pays it.
+func (x *execution) newOutflow(o Outflow) Outflow {
+	s := x.s
+	o.ID, o.State, o.Created = s.NextOutflow, Queued, s.Millis
+	if o.Net.IsZero() {
+		o.Net = o.Gross
+	}
+	s.NextOutflow++
+	s.Outflows.put(o.ID, o)
+	s.Queue.put(o.ID, o.Created)
+	if o.Account != "" {
+		acc := s.Accounts.at(o.Account)
+		acc.Outflows++
+		s.Accounts.put(o.Account, acc)
+	}
+	x.emit(Event{Name: "outflow", Account: o.Account, Asset: o.Asset, Amount: o.Gross.String(), Outflow: o.ID, Note: o.Kind.String()})
+	return o
+}
+
+// move takes an outflow along one arrow of the picture.
+func (x *execution) move(o Outflow, to OutflowState) Outflow {
+	if !slices.Contains(outflowArrows[o.State], to) {
+		panic(fmt.Sprintf("outflow %d: no arrow from %s to %s", o.ID, o.State, to))
+	}
+	s := x.s
+	o.State = to
+	s.Queue.delete(o.ID)
+	switch to {
+	case Queued:
+		o.Binding, o.Batch = o.Binding+1, 0
+		s.Queue.put(o.ID, o.Created)
+	case Paid, Refunded:
+		o.Closed = s.Millis
+		if o.Account != "" {
+			acc := s.Accounts.at(o.Account)
+			acc.Outflows--
+			s.Accounts.put(o.Account, acc)
+		}
+	}
+	s.Outflows.put(o.ID, o)
+	x.emit(Event{Name: "outflow-state", Account: o.Account, Asset: o.Asset, Outflow: o.ID, Batch: o.Batch, Note: to.String()})
+	return o
+}
+
+// refund gives an account back what an outflow did not pay. own: it failed for
+// a reason of the account's (its gates, its destination), so no interest is
+// waived and what the chain took is the account's (spec: lending §11.4).
+func (x *execution) refund(o Outflow, spent fixed.Int, own bool) {
+	s := x.s
+	s.sync()
+	var code Code
+	if own {
+		code = s.outflowRevert(o, spent)
+	} else {
+		code = s.outflowFail(o)
+	}
+	if code != OK {
+		panic(fmt.Sprintf("refund outflow %d: %s", o.ID, code))
+	}
+	s.refreshRates()
+	x.move(s.Outflows.at(o.ID), Refunded)
+}
+
+// batchOf returns an open batch that facts may speak about.
+func (s *State) batchOf(id, body uint64) (Batch, Attempt, bool) {
+	b, ok := s.Batches.get(id)
+	if !ok || b.Kind != BatchPay || b.Done {
+		return Batch{}, Attempt{}, false
+	}
+	a, ok := b.Body(body)
+	return b, a, ok
+}
+
+// spent: the anchor of a batch is spent in the best chain.
+func (x *execution) spent(m MemberID, f SpentFact) Code {
+	s := x.s
+	if len(f.Block) > maxTextInFacts {
+		return Malformed
+	}
+	b, a, ok := s.batchOf(f.Batch, f.Body)
+	if !ok && !(f.Foreign && s.Live.has(f.Batch)) {
+		return OK // already settled
+	}
+	if !x.fact(m, KindSpent, f, s.Epoch().Q()) {
+		return OK
+	}
+	if f.Foreign {
+		b = s.Batches.at(f.Batch)
+		x.hold(b, "foreign spend of "+b.Anchor)
+		return OK
+	}
+	if b.Spent != nil {
+		return OK // unmined first, then mined again
+	}
+	b.Spent = &Spend{Body: a.Body, Height: f.Height, Block: f.Block}
+	s.Batches.put(b.ID, b)
+	for _, id := range b.Outflows {
+		if o := s.Outflows.at(id); o.State == Planned || o.State == Cancelling {
+			x.move(o, Mined)
+		}
+	}
+	return OK
+}
+
+// unmined: the block of an attested spend left the best chain before finality.
+func (x *execution) unmined(m MemberID, f UnminedFact) Code {
+	s := x.s
+	b, ok := s.Batches.get(f.Batch)
+	if !ok || b.Done || b.Spent == nil || b.Spent.Block != f.Block {
+		return OK
+	}
+	if !x.fact(m, KindUnmined, f, s.Epoch().Q()) {
+		return OK
+	}
+	b.Spent = nil
+	s.Batches.put(b.ID, b)
+	for _, id := range b.Outflows {
+		if o := s.Outflows.at(id); o.State == Mined {
+			x.move(o, Planned)
+		}
+	}
+	return OK
+}
+
+// hold stops everything about a batch: only a vote leaves it.
+func (x *execution) hold(b Batch, why string) {
+	for _, id := range b.Outflows {
+		if o := x.s.Outflows.at(id); o.State != Paid && o.State != Refunded && o.State != Hold {
+			x.move(o, Hold)
+		}
+	}
+	x.s.closeBatch(b.ID)
+	x.s.OutflowsHalt = "HOLD: " + why
+	x.emit(Event{Name: "hold", Batch: b.ID, Note: why})
+}
+
+// final: the anchor is spent beyond the finality depth. Only now does anything
+// become paid, unpaid, spendable or owed again.
+func (x *execution) final(m MemberID, f FinalFact) Code {
+	s := x.s
+	if len(f.TxID) > maxTextInFacts || len(f.Block) > maxTextInFacts {
+		return Malformed
+	}
+	b, a, ok := s.batchOf(f.Batch, f.Body)
+	if !ok {
+		return OK
+	}
+	if f.Outcome != OutcomePaid && f.Outcome != OutcomeReverted && f.Outcome != OutcomeUnclear {
+		return Malformed // no attempt of this release spends back to itself
+	}
+	if !x.fact(m, KindFinal, f, s.Epoch().Q()) {
+		return OK
+	}
+	if f.Outcome == OutcomeUnclear {
+		x.hold(b, "success without the expected payment in "+f.TxID)
+		return OK
+	}
+	s.closeBatch(b.ID)
+	switch {
+	case a.Bitcoin != nil:
+		x.finalBitcoin(b, a, f)
+	case a.Ethereum != nil:
+		x.finalEthereum(a, f)
+	}
+	for _, id := range b.Outflows {
+		x.settle(x.s.Outflows.at(id), a, f)
+	}
+	return OK
+}
+
+// settle closes one outflow of a batch whose anchor's final spend is known.
+func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
+	s := x.s
+	o.TxID = f.TxID
+	s.Outflows.put(o.ID, o)
+	paid := f.Outcome == OutcomePaid
+	if paid {
+		o = x.move(o, Paid)
+	} else {
+		o = x.move(o, UnpaidProven)
+	}
+	switch o.Kind {
+	case OutflowGas:
+		if paid {
+			to := s.Senders.at(o.To)
+			to.Float = must(fixed.Add(to.Float, o.Net))
+			s.Senders.put(o.To, to)
+		} else {
+			x.move(o, Queued)
+		}
+	case OutflowSweep:
+		from := s.Senders.at(o.From)
+		from.Open--
+		s.Senders.put(o.From, from)
+		if !paid {
+			x.move(o, Refunded)
+		}
+		x.swept(o, paid)
+	default:
+		if !paid {
+			cost, code := s.costIn(o, f.Fee)
+			if code != OK {
+				cost = o.MaxFee
+			}
+			acc := s.Accounts.at(o.Account)
+			acc.Refused = append(slices.Clone(acc.Refused), Refused{To: o.To, Millis: s.Millis})
+			s.Accounts.put(o.Account, acc)
+			x.refund(o, lesser(cost, o.MaxFee), true)
+			return
+		}
+		s.sync()
+		if code := s.outflowDone(o.Asset, o.Gross); code != OK {
+			panic(fmt.Sprintf("outflow %d done: %s", o.ID, code))
+		}
+		taken := fixed.Int{} // what the chain took in the outflow's own asset
+		if a.Bitcoin != nil {
+			taken = f.Fee
+		}
+		x.bookFee(o.Asset, o.Fee, taken)
+		s.refreshRates()
+	}
+}
+
+// bookFee gives the pool the client's fee less what the chain took in the
+// pool's asset: a gain mints TreasuryShares, a loss burns them, and beyond them
+// it is Deficit (spec: outflows §7).
+func (x *execution) bookFee(pool string, fee, taken fixed.Int) {
+	s := x.s
+	p := s.Pools.at(pool)
+	var c fixed.Calc
+	if taken.Less(fee) {
+		gain := c.Sub(fee, taken)
+		p.Cash = c.Add(p.Cash, gain)
+		p.TreasuryShares = c.Add(p.TreasuryShares, c.MulDivFloor(gain, fixed.Ray, p.SupplyIndex))
+	} else if fee.Less(taken) {
+		loss := c.Sub(taken, fee)
+		p.Cash = c.Sub(p.Cash, loss)
+		burn := lesser(p.TreasuryShares, c.MulDivCeil(loss, fixed.Ray, p.SupplyIndex))
+		covered := lesser(loss, c.MulDivFloor(burn, p.SupplyIndex, fixed.Ray))
+		p.TreasuryShares = c.Sub(p.TreasuryShares, burn)
+		p.Deficit = c.Add(p.Deficit, c.Sub(loss, covered))
+	}
+	if err := c.Err(); err != nil {
+		panic(fmt.Sprintf("book fee of pool %s: %v", pool, err))
+	}
+	s.Pools.put(pool, p)
+}
+
+func lesser(a, b fixed.Int) fixed.Int {
+	if b.Less(a) {
+		return b
+	}
+	return a
+}
+
+// finalBitcoin burns the inputs of the transaction that confirmed, credits its
+// change and frees what only the other transactions of the batch would have
+// spent: they are dead, since they all consume the anchor.
+func (x *execution) finalBitcoin(b Batch, a Attempt, f FinalFact) {
+	s := x.s
+	for _, other := range b.Attempts {
+		if other.Bitcoin == nil {
+			continue
+		}
+		for _, in := range other.Bitcoin.Inputs {
+			if c, ok := s.Coins.get(in.Outpoint); ok && c.State == CoinFrozen && c.Batch == b.ID {
+				c.State, c.Batch, c.Frozen = CoinAvailable, 0, 0
+				s.Coins.put(in.Outpoint, c)
+			}
+		}
+	}
+	for _, in := range a.Bitcoin.Inputs {
+		s.Coins.delete(in.Outpoint)
+	}
+	for i, out := range a.Bitcoin.Outputs {
+		if out.Outflow == 0 {
+			p := outpoint(f.TxID, i)
+			s.Coins.put(p, Coin{Outpoint: p, Sats: out.Sats, Address: out.Address, Height: f.Height, State: CoinAvailable})
+		}
+	}
+}
+
+// finalEthereum takes the gas from the sender's float.
+func (x *execution) finalEthereum(a Attempt, f FinalFact) {
+	s := x.s
+	from := s.Senders.at(a.Ethereum.From)
+	used := f.Fee
+	if len(a.Ethereum.Data) == 0 && f.Outcome == OutcomePaid {
+		used = must(fixed.Add(used, a.Ethereum.Value))
+	}
+	from.Float = must(fixed.Sub(from.Float, lesser(used, from.Float)))
+	if from.Open > 0 && s.Watched.at(Ethereum+"/"+from.Address).Purpose == PurposeVault {
+		from.Open--
+	}
+	s.Senders.put(from.Address, from)
+}
+
+func outpoint(txid string, index int) string { return fmt.Sprintf("%s:%d", txid, index) }

@@ -1,0 +1,245 @@
+package ledger
+
+import (
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// accrualSeconds: the operation tick runs when ledger time passes a multiple of
+// this (spec: lending §4).
+const accrualSeconds = 15
+
+// Limits of what is open at once (spec: consensus §9, outflows §4.7).
+const (
+	MaxOpenOutflows   = 10_000
+	MaxAccountOpen    = 16
+	maxSenderInFlight = 16
+)
+
+// tick runs when ledger time advanced. Each task has an overlay of its own: one
+// that breaks is dropped and halts outflows, and time goes on. A task that
+// comes late or twice finds the same to do or nothing.
+func (x *execution) tick() {
+	s := x.s
+	if mark := s.Time() / accrualSeconds; mark > s.LastTick {
+		x.task("accrue", func(x *execution) {
+			x.s.LastTick = mark
+			x.s.sync()
+			x.s.refreshRates()
+		})
+	}
+	if s = x.s; s.OutflowsHalt != "" || s.Opening != nil {
+		return // halted, or an epoch is flipping: nothing is planned
+	}
+	x.task("epoch", (*execution).planEpoch)
+	if x.s.Catching || x.s.Epoch().Number == 0 {
+		return
+	}
+	x.task("expire", (*execution).expireQueue)
+	x.task("sweep", (*execution).planSweeps)
+	x.task("retry", (*execution).retryDue)
+	x.task("plan", (*execution).planQueue)
+}
+
+func (x *execution) task(name string, f func(*execution)) {
+	x.guard(name, func(x *execution) Code { f(x); return OK })
+}
+
+// planQueue plans what is owed, oldest first, and passes over what cannot be
+// planned for a reason of its own (spec: outflows R-11).
+func (x *execution) planQueue() {
+	for _, id := range x.s.Queue.keys() {
+		o := x.s.Outflows.at(id)
+		if o.After != 0 && x.s.Outflows.at(o.After).State != Paid {
+			continue
+		}
+		if o.Account != "" && x.refused(o) {
+			continue
+		}
+		x.try(func(x *execution) Code { return x.plan(o) })
+	}
+}
+
+// refused evaluates the gates of an account that owes anew, at the moment of
+// the plan: whoever orders the log could otherwise hold a borrow back and enter
+// it later, with hindsight, at the old price (spec: outflows R-12). What cannot
+// be evaluated waits; what fails before any plan is refunded.
+func (x *execution) refused(o Outflow) bool {
+	if o.Kind == OutflowRefund {
+		return false
+	}
+	switch x.s.gates(o.Account) {
+	case OK:
+		return false
+	case HealthFactor, MaxLTV, NoCollateral:
+		if o.Binding == 0 {
+			x.refund(o, fixed.Int{}, true)
+		}
+	}
+	return true
+}
+
+// expireQueue gives back what was never planned within its time.
+func (x *execution) expireQueue() {
+	limit := x.s.Genesis.Params.QueueSeconds * 1000
+	for _, id := range x.s.Queue.keys() {
+		o := x.s.Outflows.at(id)
+		if o.Account != "" && o.Binding == 0 && x.s.Millis-o.Created > limit {
+			x.refund(o, fixed.Int{}, false)
+		}
+	}
+}
+
+func (x *execution) plan(o Outflow) Code {
+	a, _ := x.s.Genesis.Asset(o.Asset)
+	switch a.Chain {
+	case Bitcoin:
+		return x.planBitcoin(o)
+	case Ethereum:
+		return x.planEthereum(o)
+	}
+	return Halted
+}
+
+// openAttempt fills what every attempt has in common and puts it on the batch.
+func (x *execution) openAttempt(b Batch, a Attempt) {
+	s := x.s
+	e, try := s.Epoch(), uint64(0)
+	if k, ok := s.Keys.get(b.Key); ok {
+		e, _ = s.epochNumber(k.Epoch)
+		try = k.Try
+	}
+	if len(a.Roster) == 0 {
+		a.Roster = s.roster(e, b.ID, a.K)
+	}
+	if a.M == 0 {
+		a.M, a.Epoch, a.Try = e.M, e.Number, try
+	}
+	a.Height, a.At, a.Millis = s.Height+1, s.Head, s.Millis
+	if a.Deadline == 0 {
+		a.Deadline = s.Millis + s.Genesis.Params.AttemptMillis
+	}
+	b.Tip = s.Tips.at(b.Chain).Height
+	b.Attempts = append(slices.Clone(b.Attempts), a)
+	s.Batches.put(b.ID, b)
+	s.Live.put(b.ID, a.Height)
+	s.PlannedAt = a.Height
+	x.emit(Event{Name: "attempt", Batch: b.ID})
+}
+
+// roster orders the members of an epoch for one attempt. Those whose clock the
+// ledger has not heard lately come last (spec: signing §3).
+func (s *State) roster(e Epoch, batch, attempt uint64) []MemberID {
+	present, absent := []MemberID{}, []MemberID{}
+	for _, m := range sortedByRank(e.Members, s.Head, batch, attempt) {
+		if seat := s.Seats.at(m.String()); seat.Millis+s.Genesis.Params.PresenceMillis >= s.Millis {
+			present = append(present, m)
+		} else {
+			absent = append(absent, m)
+		}
+	}
+	return append(present, absent...)
+}
+
+// retryDue plans attempt k+1 of what passed its deadline without its anchor
+// being spent: the same bytes, another committee.
+func (x *execution) retryDue() {
+	for _, id := range x.s.Live.keys() {
+		b := x.s.Batches.at(id)
+		if a := b.Newest(); x.s.Millis > a.Deadline && b.Spent == nil {
+			x.retry(b)
+		}
+	}
+}
+
+const maxAttemptMillis = 3_600_000
+
+func (x *execution) retry(b Batch) {
+	a := b.Newest()
+	switch b.Kind {
+	case BatchKeygen:
+		if x.s.Next != nil {
+			if i := slices.IndexFunc(x.s.Next.Keys, func(k NextKey) bool { return k.Batch == b.ID }); i >= 0 {
+				x.planKeygen(i)
+			}
+		}
+		return
+	case BatchPay:
+		for _, id := range b.Outflows {
+			// A plan whose gates fail must not be signed again; without a cancel it
+			// waits, which costs time and no money.
+			if o := x.s.Outflows.at(id); o.State == Hold || o.Account != "" && o.Kind != OutflowRefund && x.s.gates(o.Account) != OK {
+				return
+			}
+		}
+	}
+	span := min(2*(a.Deadline-a.Millis), maxAttemptMillis)
+	gave := a.Gave
+	a.K, a.Kind, a.Gave = a.K+1, AttemptRetry, nil
+	a.Deadline = x.s.Millis + span
+	if b.Kind == BatchPay {
+		e, _ := x.s.epochNumber(a.Epoch)
+		a.Roster = last(x.s.roster(e, b.ID, a.K), gave)
+	}
+	b.Attempts = slices.Clone(b.Attempts[:len(b.Attempts)-1]) // retries keep their bytes: only the newest is stored
+	x.openAttempt(b, a)
+}
+
+// last moves those who gave up behind the others: they could not sign.
+func last(roster, gave []MemberID) []MemberID {
+	var first, end []MemberID
+	for _, m := range roster {
+		if slices.Contains(gave, m) {
+			end = append(end, m)
+		} else {
+			first = append(first, m)
+		}
+	}
+	return append(first, end...)
+}
+
+// gaveUp: at f+1 words, one of them honest, the next attempt is planned.
+func (x *execution) gaveUp(m MemberID, g GaveUp) Code {
+	s := x.s
+	b, ok := s.Batches.get(g.Batch)
+	if !ok || b.Done || b.Spent != nil || b.Newest().K != g.Attempt {
+		return OK // about an attempt that is no more
+	}
+	if len(g.Blamed) > maxReports {
+		return Malformed
+	}
+	a := b.Newest()
+	a.Gave = withMember(a.Gave, m)
+	b.Attempts = slices.Clone(b.Attempts)
+	b.Attempts[len(b.Attempts)-1] = a
+	s.Batches.put(b.ID, b)
+	e, _ := s.epochNumber(a.Epoch)
+	if b.Kind == BatchKeygen {
+		e = s.Next.Epoch
+	}
+	if len(a.Gave) >= e.F+1 && s.OutflowsHalt == "" && s.Opening == nil && !s.Catching {
+		x.retry(b)
+	}
+	return OK
+}
+
+// Newest is the attempt that may be signed.
+func (b Batch) Newest() Attempt { return b.Attempts[len(b.Attempts)-1] }
+
+// Body returns the newest attempt with the given transaction.
+func (b Batch) Body(body uint64) (Attempt, bool) {
+	for i := len(b.Attempts) - 1; i >= 0; i-- {
+		if b.Attempts[i].Body == body {
+			return b.Attempts[i], true
+		}
+	}
+	return Attempt{}, false
+}
+
+func (s *State) closeBatch(id uint64) {
+	b := s.Batches.at(id)
+	b.Done = true
+	s.Batches.put(id, b)
+	s.Live.delete(id)
+}
