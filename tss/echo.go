@@ -1,0 +1,136 @@
+package tss
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"time"
+)
+
+// Echo broadcast without a round of its own (spec: signing §9): an envelope of
+// round r+1 carries the hash over the broadcasts its sender saw in round r.
+// Where two differ, both send each other the hashes (echo) and, of what
+// differs, the envelopes themselves (proof); two envelopes that one party
+// signed for one slot convict it.
+
+// agrees reports whether the sender of f saw the same broadcasts of the round
+// before. If not, the message is held back and the dispute begins.
+func (x *session) agrees(f *frame) bool {
+	if f.rule.round == 1 {
+		return true
+	}
+	mine := seenHash(x.hashes[f.rule.round-1])
+	if bytes.Equal(mine[:], f.env.Seen) {
+		return true
+	}
+	from := x.index[f.env.From]
+	if x.disputes[from] {
+		return false
+	}
+	x.disputes[from] = true
+	if x.dispute == nil {
+		x.dispute = time.After(disputeWait)
+	}
+	x.send(from, x.seal(ruleEcho, from, f.rule.round-1, nil, x.echo(f.rule.round-1)))
+	return false
+}
+
+func (x *session) disputed() []int {
+	var out []int
+	for _, i := range x.others() {
+		if x.disputes[i] {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// echo is the list of a round's broadcast hashes, in order of parties.
+func (x *session) echo(round int) []byte {
+	var b []byte
+	for _, h := range x.hashes[round] {
+		b = append(b, h[:]...)
+	}
+	return b
+}
+
+// settleDisputes answers echoes and judges proofs. Answers leave first: a peer
+// that is in the right must get its proof even if ours ends this session.
+func (x *session) settleDisputes() error {
+	x.mu.Lock()
+	echoes, proofs := x.echoes, x.proofs
+	x.echoes, x.proofs = make([]*frame, len(x.r.Parties)), nil
+	x.mu.Unlock()
+	for from, f := range echoes {
+		if f == nil {
+			continue
+		}
+		if err := x.answerEcho(from, f); err != nil {
+			return err
+		}
+	}
+	for _, f := range proofs {
+		if err := x.judge(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *session) answerEcho(from int, f *frame) error {
+	round := int(f.env.Round)
+	theirs, mine := f.env.Payload, x.echo(round)
+	if len(theirs) != len(x.r.Parties)*sha256.Size {
+		return x.proven(from, round, "E7", "echo of a wrong length", f.raw)
+	}
+	if len(mine) != len(theirs) || round > x.round {
+		return nil // a round we have not seen all of: nothing to compare
+	}
+	for k := range x.r.Parties {
+		at := k * sha256.Size
+		if bytes.Equal(mine[at:at+sha256.Size], theirs[at:at+sha256.Size]) {
+			continue
+		}
+		switch k {
+		case from:
+			// Its own word against its own envelope.
+			return x.equivocation(from, round, x.broadcastOf(from, round), f.raw)
+		case x.self:
+			x.send(from, x.seal(ruleProof, from, round, nil, x.own[round]))
+		default:
+			x.send(from, x.seal(ruleProof, from, round, nil, x.broadcastOf(k, round)))
+		}
+	}
+	return nil
+}
+
+// judge compares an envelope shown by a peer with the one we hold of the same
+// slot. What is not signed by a party of this session for this session proves
+// nothing.
+func (x *session) judge(f *frame) error {
+	shown, err := openFrame(x.r.Cluster, nil, f.env.Payload)
+	if err != nil || shown.env.Session != x.r.Session || !shown.rule.broadcast {
+		return nil
+	}
+	k, party := x.index[shown.env.From]
+	if !party || k == x.self {
+		return nil
+	}
+	x.mu.Lock()
+	held := x.slots[k][shown.rule.code]
+	x.mu.Unlock()
+	if held == nil || held.hash == shown.hash {
+		return nil
+	}
+	return x.equivocation(k, shown.rule.round, held.raw, shown.raw)
+}
+
+func (x *session) broadcastOf(party, round int) []byte {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, r := range x.protocol.inRound(round) {
+		if f := x.slots[party][r.code]; r.broadcast && f != nil {
+			return f.raw
+		}
+	}
+	return nil
+}

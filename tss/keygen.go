@@ -1,0 +1,153 @@
+package tss
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"time"
+
+	"github.com/bnb-chain/tss-lib/v2/crypto"
+	ecdsakeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	eddsakeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
+
+	"github.com/coffer-network/coffer/tss/keystore"
+)
+
+const (
+	minECDSAKeygen     = 5 * time.Minute
+	defaultEdDSAKeygen = 30 * time.Second
+	// keygenUnits per member and keygenSlack: 20 times the expected CPU of one
+	// party, which is 200·n exponentiations (spec: signing §6).
+	keygenUnits = 200
+	keygenSlack = 20
+)
+
+// Keygen joins the session, makes a key with all parties and stages this
+// member's KeyShare in the keystore. An ECDSA keygen uses up one set of the
+// pool of pre-parameters once all have joined. Errors are those of Sign, and
+// ErrNoPreParams.
+func (s *Signer) Keygen(ctx context.Context, r Request) (KeygenResult, error) {
+	var out KeygenResult
+	if r.Kind != Keygen {
+		return out, fmt.Errorf("keygen: request is a %s", r.Kind)
+	}
+	if err := r.check(s.self, s.cfg.Cluster); err != nil {
+		return out, fmt.Errorf("keygen: %w", err)
+	}
+	r.Parties = sortParties(r)
+	if r.Deadline <= 0 {
+		r.Deadline = keygenDeadline(r)
+	}
+	protocol, err := protocolOf(Keygen, r.Key.Curve)
+	if err != nil {
+		return out, fmt.Errorf("keygen: %w", err)
+	}
+	if r.Key.Curve == Secp256k1 {
+		n, err := s.cfg.Keystore.PreParams()
+		if err != nil {
+			return out, fmt.Errorf("keygen: %w", err)
+		}
+		if n == 0 {
+			return out, fmt.Errorf("keygen: %w", ErrNoPreParams)
+		}
+	}
+	v, x, err := s.session(ctx, r, protocol, func(self int) (*engine, error) {
+		if r.Key.Curve == Ed25519 {
+			return newEdDSAKeygen(protocol, r, self), nil
+		}
+		pp, err := takePreParams(s.cfg.Keystore)
+		if err != nil {
+			return nil, err
+		}
+		return newECDSAKeygen(protocol, r, self, pp), nil
+	})
+	if err != nil {
+		return out, fmt.Errorf("keygen of %s try %d: %w", r.Key.ID, r.Try, err)
+	}
+	share, err := acceptKey(r, slices.Index(r.Parties, s.self), x.transcript(), v)
+	if err != nil {
+		return out, x.suspect(protocol.rounds, Failed, err.Error(), x.others()...)
+	}
+	defer share.Wipe()
+	if err := s.cfg.Keystore.StageKeyShare(share); err != nil {
+		return out, fmt.Errorf("keygen of %s try %d: %w", r.Key.ID, r.Try, err)
+	}
+	s.log.Info("key share staged", "session", r.Session, "key", r.Key.ID, "epoch", r.Epoch, "try", r.Try)
+	return KeygenResult{ID: share.ID, Pub: share.Pub, TranscriptHash: share.Transcript}, nil
+}
+
+// acceptKey checks what the library made and packs it.
+func acceptKey(r Request, self int, transcript [32]byte, v any) (keystore.KeyShare, error) {
+	var pub *crypto.ECPoint
+	switch d := v.(type) {
+	case *ecdsakeygen.LocalPartySaveData:
+		if err := acceptECDSA(d, self, r.M); err != nil {
+			return keystore.KeyShare{}, err
+		}
+		pub = d.ECDSAPub
+	case *eddsakeygen.LocalPartySaveData:
+		if err := acceptEdDSA(d, self, r.M); err != nil {
+			return keystore.KeyShare{}, err
+		}
+		pub = d.EDDSAPub
+	default:
+		return keystore.KeyShare{}, fmt.Errorf("library returned a %T", v)
+	}
+	share, err := encodeShare(r, pub, transcript, v)
+	if err != nil {
+		return keystore.KeyShare{}, err
+	}
+	if err := loadable(&share, r.Cluster); err != nil {
+		return keystore.KeyShare{}, errors.Join(errors.New("new share would not load"), err)
+	}
+	return share, nil
+}
+
+// loadable decodes a share as a session will.
+func loadable(k *keystore.KeyShare, cluster [32]byte) error {
+	var err error
+	if Curve(k.Curve) == Ed25519 {
+		_, err = decodeEdDSA(k, cluster)
+	} else {
+		_, err = decodeECDSA(k, cluster)
+	}
+	return err
+}
+
+// transcript is the hash over every broadcast of the session: equal for all
+// parties that saw the same. ShareReady compares it, since nothing follows the
+// last round that could echo it.
+func (x *session) transcript() [32]byte {
+	h := sha256.New()
+	h.Write([]byte("coffer/transcript/1"))
+	h.Write(x.r.Session[:])
+	for round := 1; round <= x.protocol.rounds; round++ {
+		for _, b := range x.hashes[round] {
+			h.Write(b[:])
+		}
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// keygenDeadline follows the machine: a fixed limit fails on a loaded one.
+func keygenDeadline(r Request) time.Duration {
+	if r.Key.Curve == Ed25519 {
+		return defaultEdDSAKeygen
+	}
+	return max(minECDSAKeygen, keygenSlack*keygenUnits*time.Duration(len(r.Parties))*unit())
+}
+
+// unit times one exponentiation of 2048 bits mod 4096, what nearly all CPU
+// of the ECDSA protocols goes into.
+func unit() time.Duration {
+	mod := new(big.Int).Lsh(one, 4096)
+	mod.Sub(mod, big.NewInt(17))
+	base := new(big.Int).Sub(mod, new(big.Int).Lsh(one, 2049))
+	exp := below(new(big.Int).Lsh(one, 2048))
+	begin := time.Now()
+	new(big.Int).Exp(base, exp, mod)
+	return time.Since(begin)
+}
