@@ -58,15 +58,19 @@ func (c *Chain) classify(ctx context.Context, tx *wire.MsgTx) (class, err error)
 		return nil, err
 	}
 	for n := range tx.TxOut {
-		if out, err := c.txOut(ctx, id, uint32(n), false); err != nil || out != nil {
+		if out, err := c.txOut(ctx, id, uint32(n)); err != nil || out != nil {
 			return nil, err // confirmed, or not to be found out now
 		}
 	}
+	type outpoint struct {
+		TxID string `json:"txid"`
+		Vout uint32 `json:"vout"`
+	}
 	var in, out btcutil.Amount
-	conflict := false
+	var ops []outpoint
 	for _, i := range tx.TxIn {
-		op := i.PreviousOutPoint
-		coin, err := c.txOut(ctx, op.Hash.String(), op.Index, false)
+		op := outpoint{i.PreviousOutPoint.Hash.String(), i.PreviousOutPoint.Index}
+		coin, err := c.txOut(ctx, op.TxID, op.Vout)
 		if err != nil {
 			return nil, err
 		}
@@ -74,11 +78,17 @@ func (c *Chain) classify(ctx context.Context, tx *wire.MsgTx) (class, err error)
 			return chains.ErrAnchorSpent, nil
 		}
 		in += coin.value
-		free, err := c.txOut(ctx, op.Hash.String(), op.Index, true)
-		if err != nil {
-			return nil, err
-		}
-		conflict = conflict || free == nil
+		ops = append(ops, op)
+	}
+	var spenders []struct {
+		By string `json:"spendingtxid"`
+	}
+	if err := c.rpc.call(ctx, &spenders, "gettxspendingprevout", ops); err != nil {
+		return nil, err
+	}
+	conflict := false
+	for _, s := range spenders {
+		conflict = conflict || s.By != ""
 	}
 	if conflict {
 		return chains.ErrTooCheap, nil // a replacement that does not outbid
@@ -100,12 +110,12 @@ func (c *Chain) classify(ctx context.Context, tx *wire.MsgTx) (class, err error)
 
 type txOut struct{ value btcutil.Amount }
 
-// txOut is an unspent output, nil if there is none.
-func (c *Chain) txOut(ctx context.Context, txid string, n uint32, withMempool bool) (*txOut, error) {
+// txOut is an output that no block spends, nil if there is none.
+func (c *Chain) txOut(ctx context.Context, txid string, n uint32) (*txOut, error) {
 	var out *struct {
 		Value json.Number `json:"value"`
 	}
-	if err := c.rpc.call(ctx, &out, "gettxout", txid, n, withMempool); err != nil {
+	if err := c.rpc.call(ctx, &out, "gettxout", txid, n, false); err != nil {
 		return nil, err
 	}
 	if out == nil {

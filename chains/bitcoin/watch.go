@@ -314,7 +314,11 @@ func (c *Chain) rate(block *btcutil.Block, height uint64) (uint64, bool) {
 	}
 	fees := claimed - blockchain.CalcBlockSubsidy(int32(height), c.params)
 	weight := blockchain.GetBlockWeight(block)
-	size := (weight - blockchain.GetTransactionWeight(block.Transactions()[0])) / blockchain.WitnessScaleFactor
+	var size int64
+	for _, tx := range block.Transactions()[1:] {
+		size += blockchain.GetTransactionWeight(tx)
+	}
+	size /= blockchain.WitnessScaleFactor
 	if fees <= 0 || size <= 0 {
 		return 0, weight >= blockchain.MaxBlockWeight/2
 	}
