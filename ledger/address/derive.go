@@ -38,10 +38,10 @@ const (
 // Path says which child of a master key is meant. A child is never the parent
 // of another.
 type Path struct {
-	Chain      string
-	Role       string
-	Subaccount [32]byte // zeros: the vault's own address
-	Counter    uint64   // 0, but for the hashes that give no usable key
+	Chain      string   `cbor:"1,keyasint"`
+	Role       string   `cbor:"2,keyasint"`
+	Subaccount [32]byte `cbor:"3,keyasint"` // zeros: the vault's own address
+	Counter    uint64   `cbor:"4,keyasint"` // 0, but for the hashes that give no usable key
 }
 
 // Bytes is the deterministic CBOR of [chain, role, subaccount, counter].

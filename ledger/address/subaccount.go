@@ -95,13 +95,12 @@ func DecodeSubaccount(b [32]byte) (Subaccount, error) {
 	case prefixMapped:
 		s.Kind = SubMapped
 		copy(s.Number[:], b[16:])
-	case prefixDeposit, prefixRepay, prefixNative:
-		s.Kind = map[byte]SubaccountKind{
-			prefixDeposit: SubDeposit, prefixRepay: SubRepay, prefixNative: SubNative,
-		}[b[0]]
-		if n := int(b[2]); n >= 1 && n <= MaxSubaccountID {
-			s.ID = append([]byte(nil), b[3:3+n]...)
-		}
+	case prefixDeposit:
+		s.Kind, s.ID = SubDeposit, idOf(b)
+	case prefixRepay:
+		s.Kind, s.ID = SubRepay, idOf(b)
+	case prefixNative:
+		s.Kind, s.ID = SubNative, idOf(b)
 	default:
 		return Subaccount{}, fmt.Errorf("%w: prefix %#x", ErrSubaccount, b[0])
 	}
@@ -109,6 +108,15 @@ func DecodeSubaccount(b [32]byte) (Subaccount, error) {
 		return Subaccount{}, fmt.Errorf("%w: padding or length", ErrSubaccount)
 	}
 	return s, nil
+}
+
+// idOf is the id of an S1 layout, nil where the length is out of range.
+func idOf(b [32]byte) []byte {
+	n := int(b[2])
+	if n < 1 || n > MaxSubaccountID {
+		return nil
+	}
+	return append([]byte(nil), b[3:3+n]...)
 }
 
 // MappedSubaccount is the outflow address number n (S4).
