@@ -10,8 +10,8 @@ import (
 
 // Backend is what the API asks of its node.
 type Backend interface {
-	// View is the applied ledger as of now. Nobody changes it any more, so it is
-	// read without locks.
+	// View is the applied ledger as of now, frozen (ledger.State.Frozen): any
+	// number of calls read it at once, and previews copy it.
 	View() *ledger.State
 
 	// Submit has the command (its canonical CBOR) ordered, wherever the leader
@@ -19,10 +19,6 @@ type Backend interface {
 	// error says that the outcome is not known: ErrNoLeader, *Overloaded, or the
 	// context's.
 	Submit(ctx context.Context, command []byte) (Outcome, error)
-
-	// Preview applies the request text to a copy of the applied state, signature,
-	// Intent nonce and expiry aside, and returns that copy.
-	Preview(text string) (*ledger.State, ledger.Result)
 
 	// WaitHeight returns once this replica applied height, or the context's error.
 	WaitHeight(ctx context.Context, height uint64) error

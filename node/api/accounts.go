@@ -1,0 +1,162 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api/client"
+	"github.com/danielgtaylor/huma/v2"
+)
+
+func (s *server) accounts(api huma.API) {
+	route(s, api, "get-account", "/v1/accounts/{id}", "An account: controllers, next nonce, positions, health, addresses", s.account)
+	route(s, api, "get-inflows", "/v1/accounts/{id}/inflows", "An account's deposits, newest first", s.inflows)
+	route(s, api, "get-account-outflows", "/v1/accounts/{id}/outflows", "An account's payouts, newest first", s.accountOutflows)
+}
+
+type accountInput struct {
+	readInput
+	ID string `path:"id" doc:"32 lower-case hex digits"`
+}
+
+type pageInput struct {
+	accountInput
+	Cursor string `query:"cursor" doc:"next of the page before"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+}
+
+func (s *server) find(v view, id string) (ledger.Account, error) {
+	if _, err := client.ParseAccount(id); err != nil {
+		return ledger.Account{}, s.problem(ledger.Malformed, err.Error())
+	}
+	a, ok := v.account(id)
+	if !ok {
+		return a, s.problem(ledger.UnknownAccount, id)
+	}
+	return a, nil
+}
+
+func (s *server) account(_ context.Context, v view, in *accountInput) (*client.Account, error) {
+	a, err := s.find(v, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := &client.Account{
+		ID: a.ID, Controllers: a.Wallets, NextNonce: a.Nonce, Opened: at(a.Opened), LastActive: at(a.Active),
+		Outflows: a.Outflows, Health: v.health(a), Addresses: v.addresses(a.ID), Results: []client.Result{},
+	}
+	for _, r := range a.Results {
+		out.Results = append(out.Results, client.Result{
+			Nonce: r.Nonce, Request: r.Text.String(), Code: string(r.Code), LogIndex: r.Height, Outflow: r.Outflow,
+		})
+	}
+	return out, nil
+}
+
+// inflows walks all counted ones: they are pruned by finalised height, and an
+// index of them by account would be in every snapshot for this one question.
+func (s *server) inflows(_ context.Context, v view, in *pageInput) (*client.Inflows, error) {
+	if _, err := s.find(v, in.ID); err != nil {
+		return nil, err
+	}
+	var list []ledger.Inflow
+	for _, f := range v.Inflows.All() {
+		if f.Account == in.ID {
+			list = append(list, f)
+		}
+	}
+	slices.SortFunc(list, func(a, b ledger.Inflow) int {
+		return cmp.Or(cmp.Compare(b.Millis, a.Millis), cmp.Compare(a.ID, b.ID))
+	})
+	page, next := cut(list, in, func(f ledger.Inflow) string { return f.ID })
+	out := &client.Inflows{Inflows: []client.Inflow{}, Next: next}
+	for _, f := range page {
+		out.Inflows = append(out.Inflows, v.inflow(f))
+	}
+	if in.Cursor == "" {
+		for _, x := range s.b.Sightings(in.ID) {
+			out.Local = append(out.Local, sighting(x))
+		}
+	}
+	return out, nil
+}
+
+func (s *server) accountOutflows(_ context.Context, v view, in *pageInput) (*client.Outflows, error) {
+	if _, err := s.find(v, in.ID); err != nil {
+		return nil, err
+	}
+	var list []ledger.Outflow
+	for _, o := range v.Outflows.All() {
+		if o.Account == in.ID {
+			list = append(list, o)
+		}
+	}
+	slices.Reverse(list)
+	page, next := cut(list, in, func(o ledger.Outflow) string { return strconv.FormatUint(o.ID, 10) })
+	out := &client.Outflows{Outflows: []client.Outflow{}, Next: next}
+	for _, o := range page {
+		out.Outflows = append(out.Outflows, v.outflow(o))
+	}
+	return out, nil
+}
+
+// cut takes one page behind the cursor, which is the id of the last one shown.
+// One that was pruned meanwhile ends the list.
+func cut[T any](list []T, in *pageInput, id func(T) string) (page []T, next string) {
+	if in.Cursor != "" {
+		i := slices.IndexFunc(list, func(x T) bool { return id(x) == in.Cursor })
+		if i < 0 {
+			return nil, ""
+		}
+		list = list[i+1:]
+	}
+	if n := min(max(in.Limit, 1), maxPage); len(list) > n {
+		return list[:n], id(list[n-1])
+	}
+	return list, ""
+}
+
+var inflowStates = map[ledger.InflowState]struct{ name, status string }{
+	ledger.InflowWaiting:  {"WAITING", processing},
+	ledger.InflowSweeping: {"SWEEPING", processing},
+	ledger.InflowCredited: {"CREDITED", active},
+	ledger.InflowSuspense: {"SUSPENSE", actionRequired},
+	ledger.InflowSmall:    {"SMALL", actionRequired},
+}
+
+func (v view) inflow(f ledger.Inflow) client.Inflow {
+	st := inflowStates[f.State]
+	if f.State == ledger.InflowCredited && f.Outflow != 0 {
+		st.status = completed // credited, and swept into the hot address
+	}
+	total, _ := f.Amount.Uint64()
+	return client.Inflow{
+		ID: f.ID, Chain: f.Chain, Asset: f.Asset, Purpose: purposeWord(f.Purpose), Address: f.Address,
+		Amount: f.Amount.String(), Height: f.Height, State: st.name, Status: st.status,
+		Confirmations: v.confirmations(f.Chain, f.Height), Required: v.Genesis.InflowDepth(f.Chain, total),
+		Reason: f.Reason, Sweep: f.Outflow, Counted: at(f.Millis),
+	}
+}
+
+// confirmations of a block at height, the block itself counted.
+func (v view) confirmations(chain string, height uint64) uint64 {
+	tip, ok := v.Tips.Get(chain)
+	if !ok || height == 0 || tip.Height < height {
+		return 0
+	}
+	return tip.Height - height + 1
+}
+
+func sighting(x Sighting) client.Sighting {
+	status := confirming
+	if x.Ignored != "" {
+		status = actionRequired
+	}
+	return client.Sighting{
+		Chain: x.Chain, Address: x.Address, Asset: x.Asset, Token: x.Token, TxID: x.TxID, Amount: x.Amount,
+		Height: x.Height, Status: status, Confirmations: x.Confirmations, Required: x.Required, Ignored: x.Ignored,
+	}
+}

@@ -1,0 +1,234 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/coffer-network/coffer/ledger/address"
+)
+
+// Lifetime of a request: half of what the ledger allows, so that a ledger time
+// read a little late is still good (spec: requests §4.1).
+const lifetime = 5 * time.Minute
+
+// Signer signs request texts as one controller of an account.
+type Signer interface {
+	ID() address.CAIP10
+	Scheme() string
+	Sign(text string) (signature string, err error)
+}
+
+// Action is a request, rendered here, before it is signed.
+type Action struct {
+	Command address.Command
+	Text    string
+	ID      string // SHA-256 of Text
+}
+
+// Payout is what Borrow, Withdraw and Claim ask for. Amounts are base units.
+type Payout struct {
+	Pool   string
+	Amount string // "max" for all there is (Withdraw); unused by Claim
+	To     string // CAIP-10, or an address of the pool's chain
+	MaxFee string // "": what the node suggests now
+}
+
+// AccountOf is the account that a signer opens in the cluster of this client.
+func (c *Client) AccountOf(ctx context.Context, signer address.CAIP10) (string, error) {
+	cl, err := c.Cluster(ctx)
+	if err != nil {
+		return "", err
+	}
+	id := address.AccountID(cl.Cluster, signer)
+	return hex.EncodeToString(id[:]), nil
+}
+
+// Prepare completes cmd with account, cluster, nonce and expiry, and renders
+// it. The nonce is the account's next as of this client's last write.
+func (c *Client) Prepare(ctx context.Context, cmd address.Command) (Action, error) {
+	g, err := c.Grammar(ctx)
+	if err != nil {
+		return Action{}, err
+	}
+	cl, err := c.Cluster(ctx)
+	if err != nil {
+		return Action{}, err
+	}
+	cmd.Cluster = cl.Cluster
+	cmd.Expires = cl.LedgerTime.Add(lifetime).Unix()
+	if cmd.Account == ([16]byte{}) {
+		cmd.Account = address.AccountID(cl.Cluster, cmd.Signer)
+	}
+	if cmd.Action != address.ActionOpenAccount {
+		a, err := c.Account(ctx, hex.EncodeToString(cmd.Account[:]))
+		if err != nil {
+			return Action{}, err
+		}
+		cmd.Nonce = a.NextNonce
+	}
+	text := g.Render(&cmd)
+	if _, err := g.Parse(text); err != nil {
+		return Action{}, err
+	}
+	return Action{Command: cmd, Text: text, ID: TextID(text)}, nil
+}
+
+// TextID is the id of a request.
+func TextID(text string) string {
+	h := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(h[:])
+}
+
+// PreparePayout prepares one of Borrow, Withdraw and Claim. account "" is the
+// one that the signer opens.
+func (c *Client) PreparePayout(ctx context.Context, action string, signer address.CAIP10, account string, p Payout) (Action, error) {
+	g, err := c.Grammar(ctx)
+	if err != nil {
+		return Action{}, err
+	}
+	pool, ok := g.Pools[p.Pool]
+	if !ok {
+		return Action{}, fmt.Errorf("no pool %q", p.Pool)
+	}
+	to, err := address.SplitCAIP10(p.To)
+	if err != nil {
+		if to, err = address.SplitCAIP10(pool.Chain + ":" + p.To); err != nil {
+			return Action{}, fmt.Errorf("pay to %q: %w", p.To, err)
+		}
+	}
+	fee := p.MaxFee
+	if fee == "" {
+		d, err := c.Pool(ctx, p.Pool)
+		if err != nil {
+			return Action{}, err
+		}
+		if d.PayoutFee.Unknown != "" {
+			return Action{}, fmt.Errorf("no fee quote for %s now (%s): try again, or say --max-fee", p.Pool, d.PayoutFee.Unknown)
+		}
+		fee = d.PayoutFee.Suggested
+	}
+	cmd := address.Command{Action: action, Pool: p.Pool, To: to, MaxFee: g.Amount(p.Pool, fee), Signer: signer}
+	switch {
+	case action == address.ActionClaim:
+	case p.Amount == "max":
+		cmd.Amount = g.MaxAmount(p.Pool)
+	default:
+		cmd.Amount = g.Amount(p.Pool, p.Amount)
+	}
+	if account != "" {
+		if cmd.Account, err = ParseAccount(account); err != nil {
+			return Action{}, err
+		}
+	}
+	return c.Prepare(ctx, cmd)
+}
+
+// ParseAccount reads an account id.
+func ParseAccount(s string) (id [16]byte, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(id) || hex.EncodeToString(b) != s {
+		return id, fmt.Errorf("account %q: want 32 lower-case hex digits", s)
+	}
+	return [16]byte(b), nil
+}
+
+// Submit signs a and waits until it is applied. A refusal is a *Problem.
+func (c *Client) Submit(ctx context.Context, s Signer, a Action) (*Request, error) {
+	sig, err := s.Sign(a.Text)
+	if err != nil {
+		return nil, fmt.Errorf("sign request %s: %w", a.ID, err)
+	}
+	if !address.VerifySigner(s.Scheme(), s.ID(), []byte(a.Text), sig, address.Extras{}) {
+		return nil, fmt.Errorf("sign request %s: the wallet's %s signature does not verify for %s", a.ID, s.Scheme(), s.ID())
+	}
+	return c.SubmitText(ctx, Submission{Scheme: s.Scheme(), Text: a.Text, Signature: sig}, hex.EncodeToString(a.Command.Account[:]))
+}
+
+// SubmitText posts a signed text until it is known to be applied or refused, or
+// the context ends. Posting it again is safe: a text counts once.
+func (c *Client) SubmitText(ctx context.Context, s Submission, account string) (*Request, error) {
+	id := TextID(s.Text)
+	pause := 200 * time.Millisecond
+	for {
+		var r Request
+		status, err := c.post(ctx, "/v1/requests?wait="+askWait.String(), s, &r)
+		switch {
+		case err == nil && status == http.StatusOK:
+			c.SawWrite(r.LogIndex)
+			return &r, nil
+		case err != nil && !retryable(err):
+			var p *Problem
+			if errors.As(err, &p) {
+				c.SawWrite(p.LogIndex)
+			}
+			return nil, err
+		}
+		if werr := sleep(ctx, pause); werr != nil {
+			if err == nil {
+				err = fmt.Errorf("not applied yet")
+			}
+			return nil, fmt.Errorf("request %s of account %s: %w: %w", id, account, werr, err)
+		}
+		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+// Open opens the account of a signer, or returns the one it has.
+func (c *Client) Open(ctx context.Context, s Signer) (*Account, error) {
+	id, err := c.AccountOf(ctx, s.ID())
+	if err != nil {
+		return nil, err
+	}
+	a, err := c.Account(ctx, id)
+	if err == nil || !IsCode(err, "UNKNOWN_ACCOUNT") {
+		return a, err
+	}
+	action, err := c.Prepare(ctx, address.Command{Action: address.ActionOpenAccount, Signer: s.ID()})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Submit(ctx, s, action); err != nil && !IsCode(err, "ACCOUNT_EXISTS") {
+		return nil, err
+	}
+	return c.Account(ctx, id)
+}
+
+// Borrow, Withdraw and Claim render, sign, post and wait.
+
+func (c *Client) Borrow(ctx context.Context, s Signer, account string, p Payout) (*Request, error) {
+	return c.payout(ctx, address.ActionBorrow, s, account, p)
+}
+
+func (c *Client) Withdraw(ctx context.Context, s Signer, account string, p Payout) (*Request, error) {
+	return c.payout(ctx, address.ActionWithdraw, s, account, p)
+}
+
+func (c *Client) Claim(ctx context.Context, s Signer, account string, p Payout) (*Request, error) {
+	return c.payout(ctx, address.ActionClaim, s, account, p)
+}
+
+func (c *Client) payout(ctx context.Context, action string, s Signer, account string, p Payout) (*Request, error) {
+	a, err := c.PreparePayout(ctx, action, s.ID(), account, p)
+	if err != nil {
+		return nil, err
+	}
+	return c.Submit(ctx, s, a)
+}
+
+// Preview asks what a would do now.
+func (c *Client) Preview(ctx context.Context, a Action) (*Preview, error) {
+	var p Preview
+	_, err := c.post(ctx, "/v1/requests/preview", PreviewRequest{Text: a.Text}, &p)
+	return &p, err
+}
+
+// IsCode reports whether err is a refusal with this code.
+func IsCode(err error, code string) bool {
+	var p *Problem
+	return errors.As(err, &p) && p.Code == code
+}

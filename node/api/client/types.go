@@ -1,0 +1,591 @@
+package client
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Amounts are decimal strings in base units, ratios are in bps, times are the
+// ledger's unless they stand under "local".
+
+// Meta is in every answer.
+type Meta struct {
+	AsOf uint64 `json:"asOf" doc:"LogIndex that this answer shows"`
+}
+
+// SetAsOf stamps an answer.
+func (m *Meta) SetAsOf(height uint64) { m.AsOf = height }
+
+// Submission is the body of POST /v1/requests.
+type Submission struct {
+	Scheme            string `json:"scheme" doc:"how the wallet signed; never guessed" example:"bip322"`
+	Text              string `json:"text" doc:"the request, exactly as the wallet showed it"`
+	Signature         string `json:"signature"`
+	PublicKey         string `json:"publicKey,omitempty" doc:"DER public key in hex (ic- schemes)"`
+	ApplicationDomain string `json:"applicationDomain,omitempty" doc:"base58 of 32 bytes (solana-offchain-v0)"`
+	Format            *uint8 `json:"format,omitempty" doc:"envelope format (solana-offchain); absent: by the text"`
+	CoSignature       string `json:"coSignature,omitempty" doc:"the new wallet's signature (Link wallet)"`
+}
+
+// Request is what is known of one request.
+type Request struct {
+	Meta
+	ID       string `json:"id" doc:"SHA-256 of the text"`
+	Account  string `json:"account,omitempty"`
+	Nonce    uint64 `json:"nonce"`
+	Phase    string `json:"phase" enum:"pending,applied" doc:"pending: this replica has not applied it yet"`
+	Code     string `json:"code,omitempty" doc:"OK or the refusal"`
+	LogIndex uint64 `json:"logIndex,omitempty" doc:"that applied it"`
+	Outflow  uint64 `json:"outflow,omitempty" doc:"that it created"`
+	Status   string `json:"status,omitempty" doc:"status word of the outflow"`
+}
+
+// Problem is a refusal or failure (RFC 9457).
+type Problem struct {
+	Meta
+	Type      string `json:"type,omitempty"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail,omitempty" doc:"what happened and what to do"`
+	Code      string `json:"code" doc:"stable name of the refusal"`
+	Retryable bool   `json:"retryable" doc:"the same text may be sent again"`
+	RequestID string `json:"requestId" doc:"SHA-256 of the request text, or of this call"`
+	Limit     string `json:"limit,omitempty" doc:"the bound that was hit"`
+	Found     string `json:"found,omitempty" doc:"what was found against it"`
+	Pool      string `json:"pool,omitempty"`
+	LogIndex  uint64 `json:"logIndex,omitempty" doc:"that applied the refused request; absent: nothing was logged"`
+	After     int    `json:"retryAfter,omitempty" doc:"seconds to wait, as in Retry-After"`
+}
+
+func (p *Problem) Error() string {
+	s := p.Code
+	if p.Detail != "" {
+		s += ": " + p.Detail
+	}
+	if p.Limit != "" || p.Found != "" {
+		s += " (limit " + orNone(p.Limit) + ", found " + orNone(p.Found) + ")"
+	}
+	return s
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// GetStatus is the HTTP status.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders are the headers that go with it.
+func (p *Problem) GetHeaders() http.Header {
+	if p.After == 0 {
+		return nil
+	}
+	return http.Header{"Retry-After": {strconv.Itoa(p.After)}}
+}
+
+// ContentType names the media type of problem documents.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// RenderRequest asks for the text of a command. A convenience: never sign a
+// node's text unseen.
+type RenderRequest struct {
+	Action  string    `json:"action" example:"Borrow"`
+	Amount  string    `json:"amount,omitempty" doc:"base units, or max"`
+	Pool    string    `json:"pool,omitempty"`
+	To      string    `json:"to,omitempty" doc:"CAIP-10"`
+	MaxFee  string    `json:"maxFee,omitempty" doc:"base units"`
+	Signer  string    `json:"signer" doc:"CAIP-10"`
+	Account string    `json:"account,omitempty" doc:"default: the one this signer opens"`
+	Nonce   *uint64   `json:"nonce,omitempty" doc:"default: the account's next"`
+	Expires time.Time `json:"expires,omitzero" doc:"default: 5 minutes of ledger time ahead"`
+}
+
+// Text is a rendered request.
+type Text struct {
+	Meta
+	Text string `json:"text"`
+	ID   string `json:"id"`
+}
+
+// PreviewRequest asks what a text would do now.
+type PreviewRequest struct {
+	Text string `json:"text"`
+}
+
+// Preview is what a text would do now, signature, nonce and expiry aside.
+type Preview struct {
+	Meta
+	Code   string  `json:"code"`
+	Limit  string  `json:"limit,omitempty"`
+	Found  string  `json:"found,omitempty"`
+	Gross  string  `json:"gross,omitempty" doc:"what the account would be debited"`
+	Fee    string  `json:"fee,omitempty" doc:"fee quote now, in the asset"`
+	Net    string  `json:"net,omitempty" doc:"gross less that fee"`
+	Before *Health `json:"before,omitempty"`
+	After  *Health `json:"after,omitempty"`
+}
+
+// Health sums up an account. Values are USD with 8 decimals as integers.
+type Health struct {
+	HealthFactor      *string    `json:"healthFactor" doc:"WAD; null without debt"`
+	HealthFactorShown *string    `json:"healthFactorShown" doc:"two decimals, half up; below 1 rounded down" example:"1.14"`
+	LTV               *uint64    `json:"ltvBps" doc:"debt to collateral value; null where there is debt and no collateral, or no price"`
+	MaxLTV            uint64     `json:"maxLtvBps" doc:"limit for borrowing, weighted by collateral"`
+	LiquidationLTV    uint64     `json:"liquidationLtvBps" doc:"where liquidation begins, weighted likewise"`
+	Collateral        string     `json:"collateralValue"`
+	Debt              string     `json:"debtValue"`
+	Borrowable        string     `json:"borrowableValue"`
+	Warning           bool       `json:"warning" doc:"LTV at 80 % of the limit or above"`
+	Unknown           string     `json:"unknown,omitempty" doc:"code that kept health from being computed, such as PRICE_STALE"`
+	Positions         []Position `json:"positions" doc:"one for each pool"`
+}
+
+// Position is an account's claims in one pool.
+type Position struct {
+	Pool             string  `json:"pool"`
+	Symbol           string  `json:"symbol"`
+	Decimals         uint8   `json:"decimals"`
+	Supplied         string  `json:"supplied" doc:"balance with interest"`
+	Collateral       string  `json:"collateral" doc:"the part that counts: final deposits"`
+	Owed             string  `json:"owed" doc:"with interest"`
+	SuppliedValue    string  `json:"suppliedValue"`
+	OwedValue        string  `json:"owedValue"`
+	LiquidationPrice string  `json:"liquidationPrice,omitempty" doc:"USD · 10⁸ at which liquidation begins, the others unmoved"`
+	MaxBorrow        string  `json:"maxBorrow" doc:"most that Borrow would accept now; the fee comes out of it"`
+	MaxWithdraw      string  `json:"maxWithdraw" doc:"most that Withdraw would accept now"`
+	FullRepay        string  `json:"fullRepay,omitempty" doc:"send this to owe nothing if it is credited within the hour: the excess becomes supply"`
+	SupplyAPY        string  `json:"supplyApy" doc:"RAY"`
+	BorrowAPY        string  `json:"borrowApy" doc:"RAY"`
+	Suspense         *Claims `json:"suspense,omitempty"`
+}
+
+// Claims is what an account may claim of one asset.
+type Claims struct {
+	Amount string `json:"amount"`
+	Reason string `json:"reason" doc:"why it could not be credited"`
+}
+
+// Address is one of ours with what a client needs to derive it itself.
+type Address struct {
+	Chain   string `json:"chain" doc:"word of the derivation path" example:"btc"`
+	CAIP2   string `json:"caip2"`
+	Purpose string `json:"purpose" enum:"supply,repay,vault"`
+	Role    string `json:"role" doc:"role of the derivation path" example:"minter"`
+	Address string `json:"address"`
+	Key     string `json:"key" doc:"id of the master key"`
+	Path    string `json:"path" doc:"CBOR in hex"`
+}
+
+// Account is one client.
+type Account struct {
+	Meta
+	ID          string    `json:"id"`
+	Controllers []string  `json:"controllers" doc:"CAIP-10"`
+	NextNonce   uint64    `json:"nextNonce"`
+	Opened      time.Time `json:"opened"`
+	LastActive  time.Time `json:"lastActive"`
+	Outflows    uint64    `json:"openOutflows"`
+	Health      Health    `json:"health"`
+	Addresses   []Address `json:"addresses,omitempty" doc:"absent until the first epoch with keys is in force"`
+	Results     []Result  `json:"results" doc:"of its last requests"`
+}
+
+// Result is the remembered answer to a request.
+type Result struct {
+	Nonce    uint64 `json:"nonce"`
+	Request  string `json:"request"`
+	Code     string `json:"code"`
+	LogIndex uint64 `json:"logIndex"`
+	Outflow  uint64 `json:"outflow,omitempty"`
+}
+
+// Inflow is a deposit that a quorum attested.
+type Inflow struct {
+	ID            string    `json:"id"`
+	Chain         string    `json:"chain"`
+	Asset         string    `json:"asset"`
+	Purpose       string    `json:"purpose"`
+	Address       string    `json:"address"`
+	Amount        string    `json:"amount"`
+	Height        uint64    `json:"height"`
+	State         string    `json:"state"`
+	Status        string    `json:"status" doc:"status word"`
+	Confirmations uint64    `json:"confirmations"`
+	Required      uint64    `json:"requiredConfirmations"`
+	Reason        string    `json:"reason,omitempty" doc:"why it is in suspense"`
+	Sweep         uint64    `json:"sweep,omitempty" doc:"outflow that carries it to the hot address"`
+	Counted       time.Time `json:"counted"`
+}
+
+// Sighting is what this node alone saw.
+type Sighting struct {
+	Chain         string `json:"chain"`
+	Address       string `json:"address"`
+	Asset         string `json:"asset,omitempty"`
+	Token         string `json:"token,omitempty"`
+	TxID          string `json:"txid"`
+	Amount        string `json:"amount"`
+	Height        uint64 `json:"height,omitempty"`
+	Status        string `json:"status"`
+	Confirmations uint64 `json:"confirmations"`
+	Required      uint64 `json:"requiredConfirmations"`
+	Ignored       string `json:"ignored,omitempty" doc:"why it will never count"`
+}
+
+// Inflows is a page of them, newest first.
+type Inflows struct {
+	Meta
+	Inflows []Inflow   `json:"inflows"`
+	Next    string     `json:"next,omitempty" doc:"cursor of the next page"`
+	Local   []Sighting `json:"local,omitempty"`
+}
+
+// Outflow is one payment owed.
+type Outflow struct {
+	ID            uint64     `json:"id"`
+	Kind          string     `json:"kind"`
+	Account       string     `json:"account,omitempty"`
+	Asset         string     `json:"asset"`
+	Symbol        string     `json:"symbol"`
+	Decimals      uint8      `json:"decimals"`
+	State         string     `json:"state" doc:"of the ledger's state machine"`
+	Status        string     `json:"status" doc:"status word"`
+	Gross         string     `json:"gross" doc:"what the account was debited"`
+	MaxFee        string     `json:"maxFee"`
+	Fee           string     `json:"fee,omitempty" doc:"fixed when planned"`
+	Net           string     `json:"net,omitempty" doc:"gross less fee: what the chain sees"`
+	To            string     `json:"to"`
+	Chain         string     `json:"chain"`
+	Batch         uint64     `json:"batch,omitempty"`
+	Binding       uint64     `json:"binding"`
+	Anchor        string     `json:"anchor,omitempty" doc:"chain resource that its transaction must consume"`
+	TxID          string     `json:"txid,omitempty" doc:"of the final spend"`
+	Confirmations uint64     `json:"confirmations"`
+	Required      uint64     `json:"requiredConfirmations"`
+	Created       time.Time  `json:"created"`
+	Closed        *time.Time `json:"closed,omitempty"`
+}
+
+// OutflowDetail is an outflow with everything tried for it.
+type OutflowDetail struct {
+	Meta
+	Outflow
+	Attempts []Attempt       `json:"attempts"`
+	Local    OutflowSessions `json:"local" doc:"sessions this node took part in"`
+}
+
+// OutflowSessions are this node's own sessions for an outflow.
+type OutflowSessions struct {
+	Signed  []SignedSession `json:"signed"`
+	Running []Session       `json:"running"`
+}
+
+// Attempt is one planned transaction with those who are to sign it.
+type Attempt struct {
+	Attempt  uint64    `json:"attempt"`
+	Kind     string    `json:"kind"`
+	LogIndex uint64    `json:"logIndex" doc:"that planned it"`
+	At       string    `json:"at" doc:"its place in the hash chain"`
+	Planned  time.Time `json:"planned"`
+	Deadline time.Time `json:"deadline"`
+	Epoch    uint64    `json:"epoch"`
+	M        int       `json:"m"`
+	Roster   []string  `json:"roster" doc:"member names, in the order in which committees are formed"`
+	GaveUp   []string  `json:"gaveUp"`
+}
+
+// Session is a signing session under way on the node asked.
+type Session struct {
+	Session string    `json:"session"`
+	Batch   uint64    `json:"batch"`
+	Attempt uint64    `json:"attempt"`
+	Input   uint64    `json:"input"`
+	Turn    uint64    `json:"turn"`
+	Parties []string  `json:"parties"`
+	Round   int       `json:"round"`
+	Waiting []string  `json:"waitingFor"`
+	Since   time.Time `json:"since"`
+}
+
+// SignedSession is a finished one.
+type SignedSession struct {
+	Session   string    `json:"session"`
+	Attempt   uint64    `json:"attempt"`
+	Input     uint64    `json:"input"`
+	Turn      uint64    `json:"turn"`
+	Parties   []string  `json:"parties"`
+	Signature string    `json:"signature" doc:"r‖s in hex"`
+	TxID      string    `json:"txid,omitempty"`
+	Finished  time.Time `json:"finished"`
+}
+
+// Sessions are those under way.
+type Sessions struct {
+	Meta
+	Sessions []Session `json:"sessions"`
+}
+
+// Outflows is a page of them, newest first.
+type Outflows struct {
+	Meta
+	Outflows []Outflow `json:"outflows"`
+	Next     string    `json:"next,omitempty" doc:"cursor of the next page"`
+}
+
+// Why says what an outflow waits for.
+type Why struct {
+	Meta
+	Outflow    uint64    `json:"outflow"`
+	State      string    `json:"state"`
+	Attempt    *uint64   `json:"attempt,omitempty"`
+	Turn       *uint64   `json:"turn,omitempty"`
+	Session    string    `json:"session,omitempty"`
+	WaitingFor []Waiting `json:"waiting_for"`
+	Next       *Next     `json:"next,omitempty"`
+}
+
+// Waiting is one thing waited for.
+type Waiting struct {
+	Peer  string     `json:"peer,omitempty"`
+	What  string     `json:"what"`
+	Since *time.Time `json:"since,omitempty"`
+	Have  string     `json:"have,omitempty"`
+	Need  string     `json:"need,omitempty"`
+}
+
+// Next is what happens by itself.
+type Next struct {
+	What string    `json:"what"`
+	At   time.Time `json:"at"`
+}
+
+// Price is what an asset is worth, USD · 10⁸ per whole token.
+type Price struct {
+	Low     string    `json:"low" doc:"what collateral is worth"`
+	High    string    `json:"high" doc:"what debt weighs"`
+	Closed  time.Time `json:"closed"`
+	Age     uint64    `json:"ageSeconds"`
+	Stale   bool      `json:"stale"`
+	Suspect bool      `json:"suspect"`
+}
+
+// FeeQuote is what a payout costs now, taken from the amount.
+type FeeQuote struct {
+	Fee       string `json:"fee"`
+	Suggested string `json:"suggestedMaxFee" doc:"room for the rate to rise"`
+	Age       uint64 `json:"ageSeconds" doc:"of the fee rate"`
+	Unknown   string `json:"unknown,omitempty" doc:"why there is no quote"`
+}
+
+// Pool is the lending book of one asset.
+type Pool struct {
+	ID            string   `json:"id"`
+	Symbol        string   `json:"symbol"`
+	Decimals      uint8    `json:"decimals"`
+	Chain         string   `json:"chain"`
+	Cash          string   `json:"cash"`
+	Reserved      string   `json:"reserved"`
+	Supplied      string   `json:"supplied"`
+	Borrowed      string   `json:"borrowed"`
+	Deficit       string   `json:"deficit"`
+	Utilisation   string   `json:"utilisation" doc:"RAY"`
+	SupplyRate    string   `json:"supplyRate" doc:"per year, RAY"`
+	BorrowRate    string   `json:"borrowRate" doc:"per year, RAY"`
+	SupplyAPY     string   `json:"supplyApy" doc:"with interest on interest, RAY"`
+	BorrowAPY     string   `json:"borrowApy" doc:"with interest on interest, RAY"`
+	LTV           uint64   `json:"ltvBps"`
+	LT            uint64   `json:"liquidationThresholdBps"`
+	Bonus         uint64   `json:"liquidationBonusBps"`
+	ReserveFactor uint64   `json:"reserveFactorBps"`
+	SupplyCap     string   `json:"supplyCap" doc:"0: none"`
+	BorrowCap     string   `json:"borrowCap" doc:"0: none"`
+	MinSupply     string   `json:"minSupply"`
+	MinBorrow     string   `json:"minBorrow"`
+	MinWithdraw   string   `json:"minWithdraw"`
+	Active        bool     `json:"active"`
+	Paused        bool     `json:"paused"`
+	Frozen        bool     `json:"frozen"`
+	BorrowEnabled bool     `json:"borrowEnabled"`
+	Price         *Price   `json:"price" doc:"null before the first round"`
+	PayoutFee     FeeQuote `json:"payoutFee"`
+}
+
+// Pools are all of them.
+type Pools struct {
+	Meta
+	Pools []Pool `json:"pools"`
+}
+
+// PoolDetail is one of them.
+type PoolDetail struct {
+	Meta
+	Pool
+}
+
+// Asset is what is listed.
+type Asset struct {
+	ID       string `json:"id"`
+	Symbol   string `json:"symbol"`
+	Decimals uint8  `json:"decimals"`
+	Chain    string `json:"chain"`
+	CAIP2    string `json:"caip2"`
+	Token    string `json:"token,omitempty"`
+	Pool     bool   `json:"pool" doc:"whether it can be supplied and borrowed"`
+	Price    *Price `json:"price"`
+}
+
+// Assets are all of them.
+type Assets struct {
+	Meta
+	Assets []Asset `json:"assets"`
+}
+
+// Key is one master key. A client pins it at first use.
+type Key struct {
+	Key       string `json:"key"`
+	Scheme    string `json:"scheme" enum:"ecdsa,ed25519"`
+	MasterPub string `json:"masterPub" doc:"hex"`
+	Epoch     uint64 `json:"epoch"`
+}
+
+// Member is a seat of the epoch in force.
+type Member struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	Operator  string     `json:"operator"`
+	LastHeard *time.Time `json:"lastHeard,omitempty" doc:"ledger time of its last clock"`
+	Present   bool       `json:"present"`
+	Heights   []Height   `json:"heights"`
+}
+
+// Height is what a member attested of a chain.
+type Height struct {
+	Chain  string `json:"chain"`
+	Height uint64 `json:"height"`
+	Hash   string `json:"hash"`
+}
+
+// Members are those of the epoch in force.
+type Members struct {
+	Meta
+	Epoch   uint64   `json:"epoch"`
+	Members []Member `json:"members"`
+}
+
+// Chain is one chain as the ledger sees it, and as this node follows it.
+type Chain struct {
+	Name    string      `json:"name"`
+	CAIP2   string      `json:"caip2"`
+	Height  uint64      `json:"height" doc:"largest that a FactQuorum attested"`
+	Reached *time.Time  `json:"reached,omitempty"`
+	Final   uint64      `json:"finality" doc:"blocks after which a block counts as final; 0: the chain says so itself"`
+	Rate    uint64      `json:"feeRate" doc:"sat/kvB, or base fee in wei"`
+	Tip     uint64      `json:"tip,omitempty" doc:"wei"`
+	RateAge *uint64     `json:"feeRateAgeSeconds,omitempty"`
+	Vaults  []Address   `json:"vaults,omitempty" doc:"hot and gas addresses and the Bitcoin main address; absent until keys"`
+	Local   *LocalChain `json:"local,omitempty"`
+}
+
+// LocalChain is a chain as the node asked follows it.
+type LocalChain struct {
+	Height  uint64    `json:"height"`
+	Final   uint64    `json:"final"`
+	Read    time.Time `json:"read"`
+	Failing string    `json:"failing,omitempty"`
+}
+
+// Chains are all of them.
+type Chains struct {
+	Meta
+	Chains []Chain `json:"chains"`
+}
+
+// Cluster is what a client pins, and the cluster in figures.
+type Cluster struct {
+	Meta
+	Cluster    string    `json:"cluster" doc:"as request texts name it"`
+	Genesis    string    `json:"genesis" doc:"SHA-256 in hex"`
+	Name       string    `json:"name"`
+	Brand      string    `json:"brand" doc:"first words of request texts"`
+	Version    uint64    `json:"ledgerVersion"`
+	Keys       []Key     `json:"keys" doc:"empty until the first epoch with keys is in force"`
+	Epoch      uint64    `json:"epoch"`
+	N          int       `json:"n"`
+	M          int       `json:"m" doc:"members needed for a signature"`
+	F          int       `json:"f" doc:"traitors tolerated"`
+	Q          int       `json:"q" doc:"approvals in a certificate"`
+	FactQuorum int       `json:"factQuorum"`
+	Members    []Member  `json:"members"`
+	Chains     []Chain   `json:"chains"`
+	LedgerTime time.Time `json:"ledgerTime"`
+	LogIndex   uint64    `json:"logIndex"`
+	Head       string    `json:"head"`
+	CatchingUp bool      `json:"catchingUp"`
+	Halted     string    `json:"halted,omitempty" doc:"why nothing is signed"`
+	BorrowOff  bool      `json:"borrowDisabled"`
+}
+
+// Certificate is Q approvals of one head, with the headers that lead to it.
+type Certificate struct {
+	Meta
+	Height      uint64   `json:"height"`
+	Head        string   `json:"head"`
+	Epoch       uint64   `json:"epoch"`
+	Signers     []string `json:"signers"`
+	Certificate string   `json:"certificate" doc:"canonical CBOR in hex, for verifying"`
+	Headers     []string `json:"headers" doc:"canonical CBOR in hex, ascending"`
+}
+
+// Status is one node's public account of itself.
+type Status struct {
+	Meta
+	Name       string            `json:"name"`
+	Member     string            `json:"member"`
+	Version    string            `json:"version"`
+	Role       string            `json:"role"`
+	Leader     string            `json:"leader,omitempty"`
+	Applied    uint64            `json:"applied"`
+	Lag        uint64            `json:"lag"`
+	Ready      bool              `json:"ready"`
+	NotReady   []string          `json:"notReady,omitempty"`
+	Cluster    string            `json:"cluster"`
+	Epoch      uint64            `json:"epoch"`
+	N          int               `json:"n"`
+	M          int               `json:"m"`
+	F          int               `json:"f"`
+	MaySpare   int               `json:"maySpare" doc:"members heard from beyond the m that signing needs; negative: signing waits"`
+	LedgerTime time.Time         `json:"ledgerTime"`
+	CatchingUp bool              `json:"catchingUp"`
+	Halted     string            `json:"halted,omitempty"`
+	Members    []Member          `json:"members"`
+	Chains     []Chain           `json:"chains"`
+	Prices     map[string]*Price `json:"prices"`
+	Open       map[string]uint64 `json:"openOutflows" doc:"by state"`
+	Oldest     *time.Time        `json:"oldestOpenOutflow,omitempty"`
+	Local      LocalStatus       `json:"local"`
+}
+
+// LocalStatus is what only the node itself knows.
+type LocalStatus struct {
+	Started   time.Time `json:"started"`
+	Keys      []string  `json:"keys" doc:"ids of master keys it holds a KeyShare of"`
+	PreParams int       `json:"preParams"`
+	Halted    string    `json:"halted,omitempty"`
+}
+
+// NodeDetail is Status with what only operators see.
+type NodeDetail struct {
+	Status
+	Operator map[string]any `json:"operator"`
+}
+
+// Probe answers healthz and readyz.
+type Probe struct {
+	Meta
+	OK     bool     `json:"ok"`
+	Reason []string `json:"reason,omitempty"`
+}

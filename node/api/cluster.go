@@ -1,0 +1,177 @@
+package api
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api/client"
+	"github.com/danielgtaylor/huma/v2"
+)
+
+func (s *server) cluster(api huma.API) {
+	route(s, api, "get-cluster", "/v1/cluster", "What a client pins, and the cluster in figures", s.clusterInfo)
+	route(s, api, "get-members", "/v1/members", "Seats of the epoch in force", s.memberList)
+	route(s, api, "get-chains", "/v1/chains", "Chains as attested, and as this node follows them", s.chainList)
+	route(s, api, "get-sessions", "/v1/sessions", "Signing sessions under way, as this node sees them", s.sessionList)
+	route(s, api, "get-certificate", "/v1/certificates/{index}", "The newest certificate at or above a LogIndex", s.certificate)
+	route(s, api, "get-status", "/v1/status", "This node, public part", s.status)
+}
+
+func (s *server) clusterInfo(_ context.Context, v view, _ *readInput) (*client.Cluster, error) {
+	e := v.Epoch()
+	return &client.Cluster{
+		Cluster: v.Genesis.ClusterName(), Genesis: v.State.Cluster.String(), Name: v.Genesis.Name, Brand: v.Genesis.Brand,
+		Version: v.Version, Keys: v.keys(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F, Q: e.Q(), FactQuorum: e.FactQuorum,
+		Members: v.members(), Chains: v.chains(nil), LedgerTime: v.now(), LogIndex: v.Height, Head: v.Head.String(),
+		CatchingUp: v.Catching, Halted: v.OutflowsHalt, BorrowOff: v.BorrowOff,
+	}, nil
+}
+
+func (v view) members() []client.Member {
+	out := []client.Member{}
+	for _, m := range v.Epoch().Members {
+		seat, _ := v.Seats.Get(m.ID.String())
+		c := client.Member{
+			ID: m.ID.String(), Name: m.Name, Operator: m.Operator, LastHeard: atOrNil(seat.Heard),
+			Present: v.present(seat), Heights: []client.Height{},
+		}
+		for _, h := range seat.Heights {
+			c.Heights = append(c.Heights, client.Height{Chain: h.Chain, Height: h.Height, Hash: h.Hash})
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// present: its clock is recent enough to be asked to sign first (spec: signing §3).
+func (v view) present(seat ledger.Seat) bool {
+	return seat.Millis != 0 && seat.Millis+v.Genesis.Params.PresenceMillis >= v.Millis
+}
+
+func (s *server) memberList(_ context.Context, v view, _ *readInput) (*client.Members, error) {
+	return &client.Members{Epoch: v.Epoch().Number, Members: v.members()}, nil
+}
+
+func (v view) chains(local []ChainStatus) []client.Chain {
+	out := []client.Chain{}
+	for _, c := range v.Genesis.Chains {
+		tip, _ := v.Tips.Get(c.Name)
+		x := client.Chain{
+			Name: c.Name, CAIP2: c.CAIP2, Height: tip.Height, Reached: atOrNil(tip.Millis), Final: c.Final, Vaults: v.vaults(c.Name),
+		}
+		if r, ok := v.Rates.Get(c.Name); ok && r.Millis != 0 {
+			age := v.age(r.Millis)
+			x.Rate, x.Tip, x.RateAge = r.Rate, r.Tip, &age
+		}
+		for _, l := range local {
+			if l.Chain == c.Name {
+				x.Local = &client.LocalChain{Height: l.Height, Final: l.Final, Read: l.Read.UTC(), Failing: l.Failing}
+			}
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+func (s *server) chainList(_ context.Context, v view, _ *readInput) (*client.Chains, error) {
+	return &client.Chains{Chains: v.chains(s.b.Status().Chains)}, nil
+}
+
+func (s *server) sessionList(context.Context, view, *readInput) (*client.Sessions, error) {
+	return &client.Sessions{Sessions: s.running(0)}, nil
+}
+
+type certificateInput struct {
+	readInput
+	Index uint64 `path:"index" doc:"LogIndex"`
+}
+
+func (s *server) certificate(_ context.Context, v view, in *certificateInput) (*client.Certificate, error) {
+	c, headers, ok := s.b.Certificate(in.Index)
+	if !ok {
+		return nil, s.problem(unknownCertificate, strconv.FormatUint(in.Index, 10))
+	}
+	out := &client.Certificate{
+		Height: c.Approval.Height, Head: c.Approval.Head.String(), Epoch: c.Approval.Epoch,
+		Certificate: hexOf(ledger.Marshal(c)), Signers: []string{}, Headers: []string{},
+	}
+	for _, sig := range c.Signatures {
+		out.Signers = append(out.Signers, v.name(sig.Member))
+	}
+	for _, h := range headers {
+		out.Headers = append(out.Headers, hexOf(ledger.Marshal(h)))
+	}
+	return out, nil
+}
+
+func (s *server) status(_ context.Context, v view, _ *readInput) (*client.Status, error) {
+	out := s.statusOf(v)
+	return &out, nil
+}
+
+func (s *server) statusOf(v view) client.Status {
+	st, e := s.b.Status(), v.Epoch()
+	out := client.Status{
+		Name: st.Name, Member: st.Member.String(), Version: st.Version, Role: st.Role, Leader: st.Leader,
+		Applied: v.Height, Ready: len(st.NotReady) == 0, NotReady: st.NotReady,
+		Cluster: v.Genesis.ClusterName(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
+		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt,
+		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
+		Local: client.LocalStatus{Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},
+	}
+	if st.Commit > v.Height {
+		out.Lag = st.Commit - v.Height
+	}
+	out.MaySpare = -e.M
+	for _, m := range out.Members {
+		if m.Present {
+			out.MaySpare++
+		}
+	}
+	for _, a := range v.Genesis.Assets {
+		out.Prices[a.ID] = v.price(a.ID)
+	}
+	oldest := uint64(0)
+	count := func(id uint64) {
+		o, ok := v.Outflows.Get(id)
+		if !ok {
+			return
+		}
+		out.Open[o.State.String()]++
+		if oldest == 0 || o.Created < oldest {
+			oldest = o.Created
+		}
+	}
+	for id := range v.Queue.All() {
+		count(id)
+	}
+	for id := range v.Live.All() {
+		b, _ := v.Batches.Get(id)
+		for _, o := range b.Outflows {
+			count(o)
+		}
+	}
+	out.Oldest = atOrNil(oldest)
+	return out
+}
+
+func (s *server) nodeDetail(_ context.Context, v view, _ *readInput) (*client.NodeDetail, error) {
+	return &client.NodeDetail{Status: s.statusOf(v), Operator: s.b.Status().Operator}, nil
+}
+
+// probes answer load balancers: healthz that the process answers, readyz that
+// it should get traffic.
+func (s *server) probes(api huma.API) {
+	route(s, api, "healthz", "/healthz", "The process answers", func(context.Context, view, *readInput) (*client.Probe, error) {
+		return &client.Probe{OK: true}, nil
+	})
+	route(s, api, "readyz", "/readyz", "The node should get traffic", func(context.Context, view, *readInput) (*client.Probe, error) {
+		if why := s.b.Status().NotReady; len(why) > 0 {
+			p := s.problem(overloaded, why[0])
+			p.Detail = "not ready: " + why[0]
+			return nil, p
+		}
+		return &client.Probe{OK: true}, nil
+	})
+}
