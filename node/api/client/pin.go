@@ -93,6 +93,8 @@ func (e *MismatchError) Error() string {
 		e.Node, e.Purpose, e.Chain, e.Account)
 }
 
+var errNoPin = errors.New("addresses are checked against pinned keys: load or make a wallet first")
+
 // ErrNoAddress: the account has no such address yet.
 var ErrNoAddress = errors.New("no address yet")
 
@@ -101,7 +103,7 @@ var ErrNoAddress = errors.New("no address yet")
 // same (spec: requests §6.1).
 func (c *Client) DepositAddress(ctx context.Context, account string, asset Asset, purpose string, others ...*Client) (Address, error) {
 	if c.pin == nil {
-		return Address{}, errors.New("deposit address without pinned keys: load or make a wallet first")
+		return Address{}, errNoPin
 	}
 	for _, n := range append([]*Client{c}, others...) {
 		if _, err := n.Cluster(ctx); err != nil {
@@ -179,4 +181,31 @@ func (p *Pin) Derive(account, chain, purpose string) (Address, error) {
 	}
 	a.Address, err = address.P2WPKH(network, child.Pub)
 	return a, err
+}
+
+// AccountOf is the account that a signer opens in the pinned cluster.
+func (p *Pin) AccountOf(signer address.CAIP10) string {
+	id := address.AccountID(p.Cluster, signer)
+	return hex.EncodeToString(id[:])
+}
+
+// CheckAddresses compares every address that a node names for an account with
+// the one derived from the pinned keys.
+func (c *Client) CheckAddresses(ctx context.Context, a *Account) error {
+	if _, err := c.Cluster(ctx); err != nil {
+		return err
+	}
+	if c.pin == nil {
+		return errNoPin
+	}
+	for _, named := range a.Addresses {
+		own, err := c.pin.Derive(a.ID, named.Chain, named.Purpose)
+		if err != nil {
+			return err
+		}
+		if own != named {
+			return &MismatchError{c.base, a.ID, named.Chain, named.Purpose}
+		}
+	}
+	return nil
 }

@@ -44,12 +44,13 @@ func (c *Client) AccountOf(ctx context.Context, signer address.CAIP10) (string, 
 	if err != nil {
 		return "", err
 	}
-	id := address.AccountID(cl.Cluster, signer)
-	return hex.EncodeToString(id[:]), nil
+	return (&Pin{Cluster: cl.Cluster}).AccountOf(signer), nil
 }
 
 // Prepare completes cmd with account, cluster, nonce and expiry, and renders
-// it. The nonce is the account's next as of this client's last write.
+// it. The nonce is the account's next as of this client's last write. With an
+// error that is address.ErrDestination the Action is complete all the same: the
+// ledger will refuse where it pays to.
 func (c *Client) Prepare(ctx context.Context, cmd address.Command) (Action, error) {
 	g, err := c.Grammar(ctx)
 	if err != nil {
@@ -72,10 +73,8 @@ func (c *Client) Prepare(ctx context.Context, cmd address.Command) (Action, erro
 		cmd.Nonce = a.NextNonce
 	}
 	text := g.Render(&cmd)
-	if _, err := g.Parse(text); err != nil {
-		return Action{}, err
-	}
-	return Action{Command: cmd, Text: text, ID: TextID(text)}, nil
+	_, err = g.Parse(text)
+	return Action{Command: cmd, Text: text, ID: TextID(text)}, err
 }
 
 // TextID is the id of a request.

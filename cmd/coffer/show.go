@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coffer-network/coffer/node/api/client"
+	"github.com/spf13/cobra"
+)
+
+func newMarketsCmd() *cobra.Command {
+	return clientCmd(&cobra.Command{
+		Use: "markets", Short: "Pools: prices, rates, liquidity, fees",
+		Example: "  coffer markets\n  coffer markets --api http://127.0.0.1:7002 --json",
+		Args:    args(cobra.NoArgs),
+	}, false, func(ctx context.Context, s *session, _ []string) error {
+		c, err := s.client(nil)
+		if err != nil {
+			return err
+		}
+		pools, err := c.Pools(ctx)
+		if err != nil {
+			return err
+		}
+		return s.show(pools, func(p *printer) {
+			p.row("POOL", "PRICE", "SUPPLIED", "BORROWED", "USED", "SUPPLY APY", "BORROW APY", "MAX LTV", "LIQUIDATION", "PAYOUT FEE")
+			for _, x := range pools.Pools {
+				price := "none yet"
+				if x.Price != nil {
+					price = usd(x.Price.Low)
+					if x.Price.Stale {
+						price += " (old)"
+					}
+				}
+				fee := "no quote: " + x.PayoutFee.Unknown
+				if x.PayoutFee.Unknown == "" {
+					fee = human(x.PayoutFee.Fee, x.Decimals, x.Symbol)
+				}
+				p.row(x.ID, price, human(x.Supplied, x.Decimals, x.Symbol), human(x.Borrowed, x.Decimals, x.Symbol),
+					percent(x.Utilisation), percent(x.SupplyAPY), percent(x.BorrowAPY), bps(x.LTV), bps(x.LT), fee)
+			}
+		})
+	})
+}
+
+func newOutflowCmd() *cobra.Command {
+	var why bool
+	cmd := clientCmd(&cobra.Command{
+		Use: "outflow ID", Short: "A payout: state, fee, attempts, who signed, transaction",
+		Example: "  coffer outflow 17\n  coffer outflow 17 --why",
+		Args:    args(cobra.ExactArgs(1)),
+	}, false, func(ctx context.Context, s *session, a []string) error {
+		id, err := strconv.ParseUint(a[0], 10, 64)
+		if err != nil {
+			return usagef("outflow %q: want its number", a[0])
+		}
+		c, err := s.client(nil)
+		if err != nil {
+			return err
+		}
+		if why {
+			w, err := c.Why(ctx, id)
+			if err != nil {
+				return err
+			}
+			return s.show(w, func(p *printer) { whyRows(p, w) })
+		}
+		o, err := c.Outflow(ctx, id)
+		if err != nil {
+			return err
+		}
+		return s.showOutflow(o)
+	})
+	cmd.Flags().BoolVar(&why, "why", false, "say what it waits for")
+	return cmd
+}
+
+func whyRows(p *printer, w *client.Why) {
+	p.row("state", w.State)
+	if len(w.WaitingFor) == 0 {
+		p.row("waits for", "nothing")
+	}
+	for _, x := range w.WaitingFor {
+		what := x.What
+		if x.Peer != "" {
+			what += " of " + x.Peer
+		}
+		if x.Have != "" {
+			what += ": " + x.Have
+		}
+		if x.Need != "" {
+			what += ", needs " + x.Need
+		}
+		p.row("waits for", what)
+	}
+	if w.Next != nil {
+		p.row("next", fmt.Sprintf("%s at %s", w.Next.What, w.Next.At.Format(time.RFC3339)))
+	}
+}
+
+func (s *session) showOutflow(o *client.OutflowDetail) error {
+	return s.show(o, func(p *printer) {
+		p.row("outflow", o.ID)
+		p.row("state", fmt.Sprintf("%s (%s)", o.State, o.Status))
+		p.row("kind", o.Kind)
+		p.row("to", o.To)
+		p.row("gross", human(o.Gross, o.Decimals, o.Symbol))
+		p.row("max fee", human(o.MaxFee, o.Decimals, o.Symbol))
+		p.row("fee", human(o.Fee, o.Decimals, o.Symbol))
+		p.row("net", human(o.Net, o.Decimals, o.Symbol))
+		if o.Batch != 0 {
+			p.row("batch", fmt.Sprintf("%d, binding %d", o.Batch, o.Binding))
+			p.row("anchor", o.Anchor)
+		}
+		for _, a := range o.Attempts {
+			p.row("attempt "+strconv.FormatUint(a.Attempt, 10), fmt.Sprintf("%s; first to sign: %s", a.Kind, strings.Join(a.Roster[:min(a.M, len(a.Roster))], ", ")))
+		}
+		for _, x := range o.Local.Signed {
+			p.row("signed", fmt.Sprintf("attempt %d input %d turn %d by %s", x.Attempt, x.Input, x.Turn, strings.Join(x.Parties, ", ")))
+		}
+		p.row("transaction", orDash(o.TxID))
+		if o.State == "MINED" {
+			p.row("confirmations", fmt.Sprintf("%d of %d", o.Confirmations, o.Required))
+		}
+	})
+}
+
+func newRequestCmd() *cobra.Command {
+	var account string
+	var wait time.Duration
+	cmd := clientCmd(&cobra.Command{
+		Use: "request ID", Short: "What became of a signed request, by the hash of its text",
+		Example: "  coffer request 3b1f0c52d1e14c0f5f7a0f6bb5d2f7f3c0a1b2c3d4e5f60718293a4b5c6d7e8f\n  coffer request 3b1f0c52d1e14c0f5f7a0f6bb5d2f7f3c0a1b2c3d4e5f60718293a4b5c6d7e8f --wait 20s",
+		Args:    args(cobra.ExactArgs(1)),
+	}, false, func(ctx context.Context, s *session, a []string) error {
+		c, err := s.client(nil)
+		if err != nil {
+			return err
+		}
+		r, err := c.Request(ctx, a[0], account, wait)
+		if err != nil {
+			return err
+		}
+		return s.showRequest(r)
+	})
+	cmd.Flags().StringVar(&account, "account", "", "whose request it is, where the node has not seen it since its start")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for it to be applied, up to 30s")
+	return cmd
+}
+
+func (s *session) showRequest(r *client.Request) error {
+	return s.show(r, func(p *printer) {
+		p.row("request", r.ID)
+		if r.Phase != "applied" {
+			p.row("state", "not applied yet")
+			return
+		}
+		p.row("result", fmt.Sprintf("%s at LogIndex %d", r.Code, r.LogIndex))
+		if r.Outflow != 0 {
+			p.row("outflow", fmt.Sprintf("%d (%s): coffer outflow %d shows it", r.Outflow, r.Status, r.Outflow))
+		}
+	})
+}
+
+func newStatusCmd() *cobra.Command {
+	return clientCmd(&cobra.Command{
+		Use: "status", Short: "A node and its cluster: leader, lag, members, chains, prices, halts",
+		Example: "  coffer status\n  coffer status --api http://127.0.0.1:7003 --json",
+		Args:    args(cobra.NoArgs),
+	}, false, func(ctx context.Context, s *session, _ []string) error {
+		c, err := s.client(nil)
+		if err != nil {
+			return err
+		}
+		st, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		return s.show(st, func(p *printer) { statusRows(p, st) })
+	})
+}
+
+func statusRows(p *printer, st *client.Status) {
+	p.row("node", fmt.Sprintf("%s (%s), version %s", st.Name, st.Role, orDash(st.Version)))
+	p.row("leader", orDash(st.Leader))
+	p.row("applied", fmt.Sprintf("LogIndex %d, %d behind", st.Applied, st.Lag))
+	p.row("cluster", st.Cluster)
+	p.row("committee", fmt.Sprintf("epoch %d: %d of %d sign, %d traitors tolerated", st.Epoch, st.M, st.N, st.F))
+	switch {
+	case st.MaySpare > 0:
+		p.row("may still fail", fmt.Sprintf("%d before payouts wait", st.MaySpare))
+	case st.MaySpare == 0:
+		p.row("may still fail", "none: one more, and payouts wait")
+	default:
+		p.row("payouts wait", fmt.Sprintf("%d members too few are heard from", -st.MaySpare))
+	}
+	p.row("ledger time", st.LedgerTime.Format(time.RFC3339))
+	for _, m := range st.Members {
+		p.row("member "+m.Name, "heard "+ago(m.LastHeard, st.LedgerTime))
+	}
+	for _, c := range st.Chains {
+		p.row("chain "+c.Name, fmt.Sprintf("height %d, reached %s", c.Height, ago(c.Reached, st.LedgerTime)))
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.Prices)) {
+		if x := st.Prices[id]; x != nil {
+			p.row("price "+id, fmt.Sprintf("%s, %d s old", usd(x.Low), x.Age))
+		}
+	}
+	for _, state := range slices.Sorted(maps.Keys(st.Open)) {
+		p.row("outflows "+state, st.Open[state])
+	}
+	for _, why := range st.NotReady {
+		p.row("not ready", why)
+	}
+	if st.CatchingUp {
+		p.row("catching up", "requests wait")
+	}
+	for _, halt := range []string{st.Halted, st.Local.Halted} {
+		if halt != "" {
+			p.row("halted", halt)
+		}
+	}
+}
