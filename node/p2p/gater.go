@@ -23,6 +23,10 @@ type gater struct {
 	addresses map[netip.Prefix]*bucket
 }
 
+func newGater(allowed func(peer.ID) bool, refuse func(Refusal, ...any)) *gater {
+	return &gater{allowed: allowed, refuse: refuse, addresses: map[netip.Prefix]*bucket{}}
+}
+
 func (g *gater) InterceptPeerDial(p peer.ID) bool {
 	return g.allowed(p)
 }

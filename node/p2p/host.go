@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +24,7 @@ import (
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Peer is one entry of the allow-list.
@@ -88,7 +88,7 @@ func New(cfg Config) (*Host, error) {
 	return newHost(cfg, silenceReset)
 }
 
-func newHost(cfg Config, silence time.Duration, more ...libp2p.Option) (*Host, error) {
+func newHost(cfg Config, silence time.Duration) (*Host, error) {
 	if len(cfg.Key) != ed25519.PrivateKeySize {
 		return nil, fmt.Errorf("p2p: key has %d bytes, want %d", len(cfg.Key), ed25519.PrivateKeySize)
 	}
@@ -133,14 +133,13 @@ func newHost(cfg Config, silence time.Duration, more ...libp2p.Option) (*Host, e
 		cancel()
 		return nil, fmt.Errorf("p2p: %w", err)
 	}
-	gate := &gater{allowed: h.allowed, refuse: h.refuse, addresses: map[netip.Prefix]*bucket{}}
-	h.host, err = libp2p.New(append([]libp2p.Option{
+	h.host, err = libp2p.New(
 		libp2p.Identity(key),
-		libp2p.ListenAddrs(listen),
+		libp2p.NoListenAddrs, // until all is in place; and a port in use is then our error alone
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
-		libp2p.ConnectionGater(gate),
+		libp2p.ConnectionGater(newGater(h.allowed, h.refuse)),
 		libp2p.ResourceManager(resources),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // trims nothing: the gater and SetPeers decide
 		libp2p.UserAgent("coffer"),
@@ -148,11 +147,14 @@ func newHost(cfg Config, silence time.Duration, more ...libp2p.Option) (*Host, e
 		libp2p.DisableRelay(),
 		libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.ForceReachabilityPrivate(), // no probing of our reachability
+		// Without a registerer of its own the event bus takes the global one,
+		// metrics disabled or not.
+		libp2p.PrometheusRegisterer(prometheus.NewRegistry()),
 		libp2p.DisableMetrics(),
-	}, more...)...)
+	)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("p2p: listen on %s: %w", cfg.Listen, err)
+		return nil, fmt.Errorf("p2p: start: %w", err)
 	}
 	h.swarm = h.host.Network().(*swarm.Swarm)
 	h.raft = newRaftLayer(h)
@@ -166,10 +168,14 @@ func newHost(cfg Config, silence time.Duration, more ...libp2p.Option) (*Host, e
 		},
 		DisconnectedF: func(_ network.Network, c network.Conn) { h.refresh(c.RemotePeer()) },
 	})
-	h.serve(raftProtocol, maxRaft, h.raft.serve)
+	h.serve(raftProtocol, maxRaft+maxClosing, h.raft.serve)
 	h.serve(tssProtocol, maxLongLived, h.serveSession)
 	h.serve(submitProtocol, 2*maxInFlight, h.serveRequest)
 	h.serve(approveProtocol, maxLongLived, h.serveGossip)
+	if err := h.host.Network().Listen(listen); err != nil {
+		_ = h.Close()
+		return nil, fmt.Errorf("p2p: listen on %s: %w", cfg.Listen, err)
+	}
 	if err := h.SetPeers(cfg.Peers); err != nil {
 		_ = h.Close()
 		return nil, err
@@ -359,7 +365,8 @@ func (h *Host) OnDisconnect(f func(ID)) {
 }
 
 // Raft returns the stream layer for raft's NetworkTransport. Addresses in it are
-// those of RaftAddress. There is one, and closing it closes it for good.
+// those of RaftAddress. There is one, and closing it closes it for good. Close it
+// before raft is shut down: raft waits for the dials that it has under way.
 func (h *Host) Raft() raft.StreamLayer { return h.raft }
 
 func (h *Host) allowed(pid peer.ID) bool {

@@ -27,6 +27,7 @@ const (
 
 	maxInFlight   = 256 // requests per peer and direction
 	maxRaft       = 8   // raft streams per peer and direction: pool, pipeline, heartbeat, votes, snapshot
+	maxClosing    = 4   // more may be open at the receiver, which learns of a close a little later
 	maxLongLived  = 4   // one session or gossip stream is live, others are its successors in a reconnect
 	maxErrorText  = 1 << 10
 	maxRaftQueue  = 16 // accepted raft streams that raft did not take yet
@@ -59,7 +60,7 @@ const (
 	bodyTimeout       = 30 * time.Second       // from a header to the last byte of its body, and for a write
 	gossipWriteLimit  = 5 * time.Second
 	requestTimeout    = 30 * time.Second
-	raftDialWait      = 2 * time.Second // Dial waits for a reconnect: raft's own back-off grows to 10 s
+	raftDialWait      = time.Second // Dial waits for a reconnect: raft's own back-off grows to 10 s
 	raftWriteTimeout  = 10 * time.Second
 	frameLife         = 10 * time.Minute // the longest session is resharing, 10 min (spec: signing §10)
 	refusalLogEvery   = time.Second      // a flood of refusals must not become a flood of log lines
