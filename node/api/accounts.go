@@ -22,8 +22,11 @@ type accountInput struct {
 	ID string `path:"id" doc:"32 lower-case hex digits"`
 }
 
+// Why not an accountInput inside: the library looks for parameters one level
+// deep.
 type pageInput struct {
-	accountInput
+	readInput
+	ID     string `path:"id" doc:"32 lower-case hex digits"`
 	Cursor string `query:"cursor" doc:"next of the page before"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 }

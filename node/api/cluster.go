@@ -64,6 +64,14 @@ func (v view) chains(local []ChainStatus) []client.Chain {
 			age := v.age(r.Millis)
 			x.Rate, x.Tip, x.RateAge = r.Rate, r.Tip, &age
 		}
+		for _, a := range x.Vaults {
+			if f, ok := v.Senders.Get(a.Address); ok && f.Booked {
+				if x.Floats == nil {
+					x.Floats = map[string]string{}
+				}
+				x.Floats[a.Role] = f.Float.String()
+			}
+		}
 		for _, l := range local {
 			if l.Chain == c.Name {
 				x.Local = &client.LocalChain{Height: l.Height, Final: l.Final, Read: l.Read.UTC(), Failing: l.Failing}

@@ -478,16 +478,17 @@ type Members struct {
 
 // Chain is one chain as the ledger sees it, and as this node follows it.
 type Chain struct {
-	Name    string      `json:"name"`
-	CAIP2   string      `json:"caip2"`
-	Height  uint64      `json:"height" doc:"largest that a FactQuorum attested"`
-	Reached *time.Time  `json:"reached,omitempty"`
-	Final   uint64      `json:"finality" doc:"blocks after which a block counts as final; 0: the chain says so itself"`
-	Rate    uint64      `json:"feeRate" doc:"sat/kvB, or base fee in wei"`
-	Tip     uint64      `json:"tip,omitempty" doc:"wei"`
-	RateAge *uint64     `json:"feeRateAgeSeconds,omitempty"`
-	Vaults  []Address   `json:"vaults,omitempty" doc:"hot and gas addresses and the Bitcoin main address; absent until keys"`
-	Local   *LocalChain `json:"local,omitempty"`
+	Name    string            `json:"name"`
+	CAIP2   string            `json:"caip2"`
+	Height  uint64            `json:"height" doc:"largest that a FactQuorum attested"`
+	Reached *time.Time        `json:"reached,omitempty"`
+	Final   uint64            `json:"finality" doc:"blocks after which a block counts as final; 0: the chain says so itself"`
+	Rate    uint64            `json:"feeRate" doc:"sat/kvB, or base fee in wei"`
+	Tip     uint64            `json:"tip,omitempty" doc:"wei"`
+	RateAge *uint64           `json:"feeRateAgeSeconds,omitempty"`
+	Vaults  []Address         `json:"vaults,omitempty" doc:"hot and gas addresses and the Bitcoin main address; absent until keys"`
+	Floats  map[string]string `json:"gasFloats,omitempty" doc:"base units booked for fees, by the vault's role"`
+	Local   *LocalChain       `json:"local,omitempty"`
 }
 
 // LocalChain is a chain as the node asked follows it.
