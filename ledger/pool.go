@@ -61,6 +61,7 @@ type Account struct {
 	Outflows  uint64     `cbor:"8,keyasint"`  // open ones
 	Credited  bool       `cbor:"9,keyasint"`  // whether a deposit was ever credited
 	Refused   []Refused  `cbor:"10,keyasint"` // destinations that reverted a payout
+	Unfinal   []Unfinal  `cbor:"11,keyasint"` // supply that is no collateral yet, in order of arrival
 }
 
 // Stored is the remembered answer to one request.
@@ -83,4 +84,13 @@ type Position struct {
 type Refused struct {
 	To     string `cbor:"1,keyasint"`
 	Millis uint64 `cbor:"2,keyasint"` // ledger time when it reverted
+}
+
+// Unfinal is supply from an inflow that a reorganisation could still take away:
+// it earns and may leave, but is no collateral (spec: lending §8.4).
+type Unfinal struct {
+	Pool   string    `cbor:"1,keyasint"`
+	Shares fixed.Int `cbor:"2,keyasint"` // SupplyShares
+	Chain  string    `cbor:"3,keyasint"`
+	Height uint64    `cbor:"4,keyasint"` // of the inflow's block
 }

@@ -108,5 +108,8 @@ func (c *Calc) AddMul(w Wide, a, b Int) Wide { return c.keepWide(w.AddMul(a, b))
 // Narrow returns w as an Int; use it as c.Narrow(WideFloor(…)).
 func (c *Calc) Narrow(w Wide, err error) Int { return c.keep(narrow(w, err)) }
 
+// Int returns v; use it as c.Int(f(…)) for a formula of its own.
+func (c *Calc) Int(v Int, err error) Int { return c.keep(v, err) }
+
 // Wide returns w; use it as c.Wide(w.Mul(o)).
 func (c *Calc) Wide(w Wide, err error) Wide { return c.keepWide(w, err) }
