@@ -23,16 +23,14 @@ type Genesis struct {
 
 // ChainParam describes one chain. Name is the word of derivation paths.
 type ChainParam struct {
-	Name         string    `cbor:"1,keyasint"` // "btc", "eth"
-	CAIP2        string    `cbor:"2,keyasint"` // "bip122:0f91…", "eip155:1337"
-	Start        uint64    `cbor:"3,keyasint"` // height from which followers read
-	Final        uint64    `cbor:"4,keyasint"` // F in blocks; 0: the chain says itself what is final
-	Sweep        uint64    `cbor:"5,keyasint"` // depth at which a deposit to be swept counts
-	MinRate      uint64    `cbor:"6,keyasint"` // fee floor: sat/kvB, or base fee in wei
-	MaxRate      uint64    `cbor:"7,keyasint"` // fee cap: sat/kvB, or fee cap in wei
-	MinTip       uint64    `cbor:"8,keyasint"` // wei
-	BumpFirst    uint64    `cbor:"9,keyasint"` // blocks without a spend of the anchor before the first bump
-	BumpEvery    uint64    `cbor:"10,keyasint"`
+	Name         string    `cbor:"1,keyasint"`  // "btc", "eth"
+	CAIP2        string    `cbor:"2,keyasint"`  // "bip122:0f91…", "eip155:1337"
+	Start        uint64    `cbor:"3,keyasint"`  // height from which followers read
+	Final        uint64    `cbor:"4,keyasint"`  // F in blocks; 0: the chain says itself what is final
+	Sweep        uint64    `cbor:"5,keyasint"`  // depth at which a deposit to be swept counts
+	MinRate      uint64    `cbor:"6,keyasint"`  // fee floor: sat/kvB, or base fee in wei
+	MaxRate      uint64    `cbor:"7,keyasint"`  // fee cap: sat/kvB, or fee cap in wei
+	MinTip       uint64    `cbor:"8,keyasint"`  // wei
 	Float        fixed.Int `cbor:"11,keyasint"` // base units that genesis books on each of hot and gas when they arrive
 	BlockSubsidy uint64    `cbor:"12,keyasint"` // sats: subsidy and fees in the confirmation rule
 }

@@ -1,5 +1,203 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 
-func newNodeCmd() *cobra.Command { return &cobra.Command{Use: "node", Short: "Node commands"} }
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node"
+	"github.com/coffer-network/coffer/tss/keystore"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// exitPassphrase: the passphrase does not open the keystore. No retry loop.
+const exitPassphrase = 3
+
+func newNodeCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "node", Short: "Run one member of a cluster",
+		Example: "  coffer node init --dir ./n1\n  coffer node start --dir ./n1 --check",
+		Args:    args(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newNodeInitCmd(), newNodeStartCmd())
+	return cmd
+}
+
+type nodeFlags struct {
+	dir, passphrase string
+	json            bool
+}
+
+func (f *nodeFlags) bind(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.dir, "dir", "", "the node's directory")
+	cmd.Flags().StringVar(&f.passphrase, "passphrase-file", "", "file with the keystore's passphrase, mode 0600 (else asked on the terminal)")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON document")
+	_ = cmd.MarkFlagRequired("dir") // the flag exists: it was bound above
+}
+
+func newNodeInitCmd() *cobra.Command {
+	var f nodeFlags
+	cmd := &cobra.Command{
+		Use: "init", Short: "Make this machine's identity and keystore",
+		Long: `Makes the identity key and the encrypted keystore of a new node and prints its
+member id, which goes into the genesis. The passphrase is asked twice, or read
+from --passphrase-file; it is never a flag and never in the environment.`,
+		Example: "  coffer node init --dir ./n1",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pass, err := f.read(true)
+			if err != nil {
+				return err
+			}
+			defer clear(pass)
+			id, err := node.Init(f.dir, pass)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"ok": true, "member": id.String(), "dir": f.dir})
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "member", id)
+			return nil
+		},
+	}
+	f.bind(cmd)
+	return cmd
+}
+
+func newNodeStartCmd() *cobra.Command {
+	var f nodeFlags
+	var check, debug bool
+	cmd := &cobra.Command{
+		Use: "start", Short: "Run the node in --dir",
+		Long: `Runs the node whose directory holds node.toml, genesis.cbor and the keystore,
+until SIGTERM or Ctrl-C. --check prints the effective configuration and what the
+genesis says, and runs nothing. Exit code 3: wrong passphrase.`,
+		Example: "  coffer node start --dir ./n1 --passphrase-file ./pass",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := node.LoadConfig(f.dir)
+			if err != nil {
+				return err
+			}
+			g, err := node.LoadGenesis(f.dir)
+			if err != nil {
+				return err
+			}
+			if err := cfg.Validate(g); err != nil {
+				return fmt.Errorf("configuration: %w", err)
+			}
+			if check {
+				return printCheck(cmd, cfg, g, f.json)
+			}
+			pass, err := f.read(false)
+			if err != nil {
+				return err
+			}
+			level := slog.LevelInfo
+			if debug {
+				level = slog.LevelDebug
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			n, err := node.Open(cfg, g, pass, log)
+			clear(pass)
+			if errors.Is(err, keystore.ErrPassphrase) {
+				return &exitError{exitPassphrase, err}
+			}
+			if err != nil {
+				return err
+			}
+			err = n.Run(cmd.Context())
+			return errors.Join(err, n.Close())
+		},
+	}
+	f.bind(cmd)
+	cmd.Flags().BoolVar(&check, "check", false, "print the effective configuration and stop")
+	cmd.Flags().BoolVar(&debug, "debug", false, "log more")
+	return cmd
+}
+
+func printCheck(cmd *cobra.Command, cfg node.Config, g ledger.Genesis, asJSON bool) error {
+	for i := range cfg.Chains { // the operator knows his password; a terminal need not
+		if cfg.Chains[i].Password != "" {
+			cfg.Chains[i].Password = "(set)"
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"ok": true, "config": cfg, "genesis": g, "cluster": g.ClusterName()})
+	}
+	e, out := g.Epoch, cmd.OutOrStdout()
+	fmt.Fprintf(out, "cluster  %s\n", g.ClusterName())
+	fmt.Fprintf(out, "members  %d; %d must sign together, %d may be traitors, %d may be silent while outflows go on\n", e.N(), e.M, e.F, e.C())
+	for _, m := range e.Members {
+		fmt.Fprintf(out, "         %s  %s  %s\n", m.Name, m.ID.String()[:16], m.Addr)
+	}
+	for _, c := range g.Chains {
+		fmt.Fprintf(out, "chain    %s %s from height %d, final after %d blocks (0: as the chain says), fee %d to %d\n", c.Name, c.CAIP2, c.Start, c.Final, c.MinRate, c.MaxRate)
+	}
+	for _, c := range cfg.Chains {
+		fmt.Fprintf(out, "endpoint %s %s\n", c.Name, c.URL)
+	}
+	for _, p := range g.Pools {
+		fmt.Fprintf(out, "pool     %s ltv %d bps, liquidation threshold %d bps, minimums supply %s borrow %s withdraw %s\n", p.Asset, p.LTV, p.LT, p.MinSupply, p.MinBorrow, p.MinWithdraw)
+	}
+	fmt.Fprintf(out, "listen   peers %s, api %s, operator %s\n", cfg.Listen, cfg.API, cfg.Operator)
+	return nil
+}
+
+// read returns the passphrase; the caller clears it.
+func (f *nodeFlags) read(twice bool) ([]byte, error) {
+	if f.passphrase != "" {
+		return readPassphraseFile(f.passphrase)
+	}
+	if d := os.Getenv("CREDENTIALS_DIRECTORY"); d != "" { // a systemd credential
+		if p := filepath.Join(d, "coffer-passphrase"); fileExists(p) {
+			return readPassphraseFile(p)
+		}
+	}
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return nil, usagef("no terminal to ask for the passphrase: give --passphrase-file")
+	}
+	fmt.Fprint(os.Stderr, "Passphrase: ")
+	p, err := term.ReadPassword(fd)
+	fmt.Fprintln(os.Stderr)
+	if err != nil || !twice {
+		return p, err
+	}
+	fmt.Fprint(os.Stderr, "Again: ")
+	q, err := term.ReadPassword(fd)
+	fmt.Fprintln(os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(q)
+	if string(p) != string(q) {
+		return nil, errors.New("the two differ")
+	}
+	return p, nil
+}
+
+func fileExists(p string) bool { _, err := os.Stat(p); return err == nil }
+
+func readPassphraseFile(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read passphrase: %w", err)
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("read passphrase: %s is readable by others (mode %o), want 0600", path, st.Mode().Perm())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read passphrase: %w", err)
+	}
+	return []byte(strings.TrimRight(string(b), "\r\n")), nil
+}

@@ -29,7 +29,7 @@ type session struct {
 func clientCmd(cmd *cobra.Command, wallet bool, do func(ctx context.Context, s *session, args []string) error) *cobra.Command {
 	s := &session{cmd: cmd}
 	f := cmd.Flags()
-	f.StringVar(&s.api, "api", "", "node to ask (default $COFFER_API, else the first node of --dir's testnet.json)")
+	f.StringVar(&s.api, "api", "", "node to ask (default $COFFER_API, else the first node of --dir's network.json)")
 	f.StringVar(&s.dir, "dir", "", "folder of a running testnet")
 	f.BoolVar(&s.json, "json", false, "print one JSON document")
 	f.DurationVar(&s.timeout, "timeout", time.Minute, "how long to wait in all")
@@ -64,7 +64,7 @@ func (s *session) url() (string, error) {
 		}
 		return "", usagef("which node? Say --api http://host:port, set COFFER_API, or give a testnet's --dir")
 	}
-	name := filepath.Join(s.dir, "testnet.json")
+	name := filepath.Join(s.dir, "network.json")
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("no testnet runs in %s: start one with coffer testnet --dir %s", s.dir, s.dir)

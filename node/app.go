@@ -1,0 +1,126 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/coffer-network/coffer/consensus"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api"
+)
+
+// maxSnapshot bounds what is read as a state: four times the stated million
+// accounts.
+const maxSnapshot = 1 << 30
+
+// app is the ledger as consensus drives it. Readers get frozen views.
+type app struct {
+	state   *ledger.State // consensus alone works on it
+	history *api.History  // told of every Intent; nil: nobody
+
+	mu      sync.Mutex
+	view    *ledger.State
+	changed chan struct{} // closed and replaced when view is
+}
+
+func newApp(g ledger.Genesis) (*app, error) {
+	s, err := ledger.NewState(g)
+	if err != nil {
+		return nil, err
+	}
+	a := &app{state: s, changed: make(chan struct{})}
+	a.publish()
+	return a, nil
+}
+
+func (a *app) publish() {
+	v := a.state.Frozen()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.view = v
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+// now returns the present view and a channel that closes when there is a newer.
+func (a *app) now() (*ledger.State, <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.view, a.changed
+}
+
+// Check refuses what cannot be a command.
+func (a *app) Check(tx []byte) error {
+	if len(tx) > ledger.MaxCommand {
+		return fmt.Errorf("command of %d bytes, at most %d", len(tx), ledger.MaxCommand)
+	}
+	var c ledger.Command
+	if err := ledger.Unmarshal(tx, &c); err != nil {
+		return err
+	}
+	if (c.Intent == nil) == (c.Attestation == nil) {
+		return errors.New("neither an intent nor an attestation")
+	}
+	return nil
+}
+
+func (a *app) Apply(txs [][]byte) []consensus.Result {
+	rs := make([]consensus.Result, len(txs))
+	for i, tx := range txs {
+		r := a.state.Execute(tx)
+		rs[i] = consensus.Result{Header: r.Header, Code: r.Code}
+		var c ledger.Command
+		if a.history != nil && ledger.Unmarshal(tx, &c) == nil && c.Intent != nil {
+			a.history.Applied(a.state.Genesis, c.Intent, r.Header.Height, r.Code)
+		}
+	}
+	a.publish()
+	return rs
+}
+
+func (a *app) View() consensus.View {
+	s := a.state
+	v := consensus.View{Height: s.Height, Head: s.Head, Epoch: s.Epoch(), PlannedAt: s.PlannedAt}
+	if o := s.Opening; o != nil {
+		v.Opened = &consensus.Opened{Height: o.Height, Epoch: o.Epoch}
+	}
+	return v
+}
+
+func (a *app) Snapshot() (consensus.Snapshot, error) { return snapshot{a.state.Frozen()}, nil }
+
+type snapshot struct{ s *ledger.State }
+
+func (s snapshot) Encode(w io.Writer) error {
+	_, err := w.Write(ledger.Marshal(s.s))
+	return err
+}
+
+func (a *app) Decode(r io.Reader) (consensus.Body, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxSnapshot+1))
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	if len(b) > maxSnapshot {
+		return nil, fmt.Errorf("snapshot above %d bytes", maxSnapshot)
+	}
+	s, err := ledger.DecodeState(b)
+	if err != nil {
+		return nil, err
+	}
+	if s.Cluster != a.state.Cluster {
+		return nil, errors.New("snapshot of another cluster")
+	}
+	return body{a, s}, nil
+}
+
+type body struct {
+	a *app
+	s *ledger.State
+}
+
+func (b body) Height() uint64    { return b.s.Height }
+func (b body) Head() ledger.Hash { return b.s.Head }
+func (b body) Adopt()            { b.a.state = b.s; b.a.publish() }

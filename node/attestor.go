@@ -1,0 +1,306 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"time"
+
+	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/ledger"
+)
+
+// statement is something this member wants to attest.
+type statement struct {
+	kind ledger.Kind
+	body any
+}
+
+// world is what a member knows besides the ledger when it decides what to say.
+type world struct {
+	self     ledger.MemberID
+	clock    uint64 // own clock, Unix ms; 0: not to be attested yet
+	prices   map[string]ledger.PriceReport
+	seen     map[string]chains.Observations // by chain
+	ready    []ledger.ShareReady
+	tests    []ledger.TestSig
+	gaveUp   []ledger.GaveUp
+	flip     *ledger.Certificate
+	feeEvery uint64 // ms
+	caughtUp bool
+}
+
+const (
+	clockBusyMillis = 500
+	clockIdleMillis = 5_000
+	clockLagMillis  = 2_000
+	// maxPerRound bounds what one round says: the rest is said in the next.
+	maxPerRound = 64
+)
+
+// planAttestations says what the ledger has not heard from this member. It is
+// pure: the same view and world give the same list.
+func planAttestations(v *ledger.State, w world) []statement {
+	var out []statement
+	say := func(kind ledger.Kind, body any) { out = append(out, statement{kind, body}) }
+	id := w.self.String()
+	seat, _ := v.Seats.Get(id)
+
+	if w.clock != 0 {
+		every := uint64(clockIdleMillis)
+		if v.Live.Len()+v.Queue.Len()+v.Waiting.Len() > 0 || v.Next != nil || v.Epoch().Number == 0 || w.clock > v.Millis+clockLagMillis {
+			every = clockBusyMillis
+		}
+		if w.clock >= seat.Millis+every {
+			say(ledger.KindClock, ledger.Clock{Millis: w.clock})
+		}
+	}
+	if w.flip != nil && v.Opening != nil {
+		say(ledger.KindFlip, *w.flip)
+	}
+	for _, r := range w.ready {
+		if v.Next != nil && !readyHeard(v, w.self, r) {
+			say(ledger.KindShareReady, r)
+		}
+	}
+	for _, t := range w.tests {
+		if !testHeard(v, w.self, t) {
+			say(ledger.KindTestSig, t)
+		}
+	}
+	if v.Epoch().Number == 0 {
+		return out // nothing else counts before there are keys
+	}
+	for _, g := range w.gaveUp {
+		if b, ok := v.Batches.Get(g.Batch); ok && !b.Done && b.Spent == nil && b.Newest().K == g.Attempt && !hasMember(b.Newest().Gave, w.self) {
+			say(ledger.KindGaveUp, g)
+		}
+	}
+	if rs := planPrices(v, seat, w.prices); len(rs) > 0 {
+		say(ledger.KindPrice, rs)
+	}
+	for _, c := range v.Genesis.Chains {
+		o, ok := w.seen[c.Name]
+		if !ok {
+			continue
+		}
+		if h := heightOf(seat, c.Name); o.Tip.Height > h {
+			say(ledger.KindHeight, []ledger.HeightReport{o.Tip})
+		}
+		if o.Fee != nil && o.Behind == 0 && v.Millis >= feeSaid(seat, c.Name)+w.feeEvery {
+			say(ledger.KindFee, []ledger.FeeReport{*o.Fee})
+		}
+		for _, f := range planFacts(v, c, o, w) {
+			if !v.Heard(w.self, f.kind, f.body) {
+				out = append(out, f)
+			}
+		}
+	}
+	return out[:min(len(out), maxPerRound)]
+}
+
+// planFacts compares one chain's picture with the ledger.
+func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w world) []statement {
+	var out []statement
+	say := func(kind ledger.Kind, body any) { out = append(out, statement{kind, body}) }
+
+	totals := map[string]uint64{} // per block: many small deposits ride on one stale block
+	for _, in := range o.Inflows {
+		if isDeposit(v, in.Fact) {
+			n, _ := in.Fact.Amount.Uint64()
+			totals[in.Fact.Block] += n
+		}
+	}
+	for _, in := range o.Inflows {
+		if _, counted := v.Inflows.Get(in.Fact.ID); counted || !isDeposit(v, in.Fact) {
+			continue
+		}
+		if in.Depth >= v.Genesis.InflowDepth(c.Name, totals[in.Fact.Block]) {
+			say(ledger.KindInflow, in.Fact)
+		}
+	}
+	mined := map[uint64]bool{}
+	for _, s := range o.Spends {
+		b, ok := v.Batches.Get(s.Batch)
+		if s.Batch == 0 || !ok || b.Done {
+			continue
+		}
+		mined[b.ID] = true
+		if s.Foreign {
+			// Own bytes of an attempt this replica has not applied look foreign
+			// too: only a caught-up member says so, and not before finality.
+			if w.caughtUp && s.Depth >= max(c.Final, 1) && s.Final {
+				say(ledger.KindSpent, ledger.SpentFact{Batch: b.ID, Foreign: true, Height: s.Height, Block: s.Block})
+			}
+			continue
+		}
+		body, ok := bodyOf(b, s.Attempt)
+		if !ok {
+			continue
+		}
+		if b.Spent == nil {
+			say(ledger.KindSpent, ledger.SpentFact{Batch: b.ID, Body: body, Height: s.Height, Block: s.Block})
+		} else if b.Spent.Block != s.Block && o.Left(b.Spent.Height, b.Spent.Block) {
+			say(ledger.KindUnmined, ledger.UnminedFact{Batch: b.ID, Block: b.Spent.Block})
+		}
+		if s.Final {
+			say(ledger.KindFinal, ledger.FinalFact{
+				Batch: b.ID, Body: body, Outcome: s.Outcome, TxID: s.TxID, Fee: s.Fee, Height: s.Height, Block: s.Block,
+			})
+		}
+	}
+	for id := range v.Live.All() {
+		b, _ := v.Batches.Get(id)
+		if b.Chain == c.Name && b.Spent != nil && !mined[id] && o.Left(b.Spent.Height, b.Spent.Block) {
+			say(ledger.KindUnmined, ledger.UnminedFact{Batch: id, Block: b.Spent.Block})
+		}
+	}
+	for _, f := range o.Floats {
+		if s, ok := v.Senders.Get(f.Address); ok && !s.Booked && !f.Amount.Less(c.Float) {
+			say(ledger.KindFloat, ledger.FloatFact{Chain: f.Chain, Address: f.Address, Amount: c.Float})
+		}
+	}
+	return out
+}
+
+// isDeposit: an amount of a pool's asset at an address that belongs to a client.
+func isDeposit(v *ledger.State, f ledger.InflowFact) bool {
+	w, ok := v.Watched.Get(f.Chain + "/" + f.Address)
+	_, pool := v.Pools.Get(f.Asset)
+	return ok && pool && w.Account != ""
+}
+
+func bodyOf(b ledger.Batch, k uint64) (uint64, bool) {
+	for _, a := range b.Attempts {
+		if a.K >= k { // a retry replaced the attempt that the picture still names
+			return a.Body, true
+		}
+	}
+	return 0, false
+}
+
+func planPrices(v *ledger.State, seat ledger.Seat, prices map[string]ledger.PriceReport) []ledger.PriceReport {
+	round := v.Time() / v.Genesis.Params.RoundSeconds
+	var rs []ledger.PriceReport
+	for _, a := range v.Genesis.Assets {
+		p, ok := prices[a.ID]
+		if !ok {
+			continue
+		}
+		said := false
+		for _, r := range seat.Reports {
+			said = said || r.Asset == a.ID && r.Round >= round
+		}
+		if !said {
+			p.Round, p.Observed = round, min(p.Observed, v.Millis)
+			if v.Millis-p.Observed < 60_000 {
+				rs = append(rs, p)
+			}
+		}
+	}
+	return rs
+}
+
+func heightOf(seat ledger.Seat, chain string) uint64 {
+	for _, h := range seat.Heights {
+		if h.Chain == chain {
+			return h.Height
+		}
+	}
+	return 0
+}
+
+func feeSaid(seat ledger.Seat, chain string) uint64 {
+	for _, f := range seat.Fees {
+		if f.Chain == chain {
+			return f.Millis
+		}
+	}
+	return 0
+}
+
+func readyHeard(v *ledger.State, self ledger.MemberID, r ledger.ShareReady) bool {
+	for _, k := range v.Next.Keys {
+		if k.Key == r.Key {
+			return k.Try != r.Try || hasMember(k.Ready, self)
+		}
+	}
+	return true
+}
+
+func testHeard(v *ledger.State, self ledger.MemberID, t ledger.TestSig) bool {
+	b, ok := v.Batches.Get(t.Batch)
+	if !ok || b.Done {
+		return true
+	}
+	if v.Next == nil {
+		return false
+	}
+	for _, k := range v.Next.Keys {
+		for _, seen := range k.Tested {
+			if seen.Batch == t.Batch {
+				return hasMember(seen.Members, self)
+			}
+		}
+	}
+	return true
+}
+
+func hasMember(ms []ledger.MemberID, m ledger.MemberID) bool {
+	for _, x := range ms {
+		if x == m {
+			return true
+		}
+	}
+	return false
+}
+
+// seqBlock is how many attestation numbers are reserved with one fsync: after a
+// crash the next ones begin above all that may be under way.
+const seqBlock = 1024
+
+// attest is the dull loop: plan, sign, submit, in order, one at a time.
+func (n *Node) attest(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		v, _ := n.app.now()
+		for _, s := range planAttestations(v, n.world(v)) {
+			if err := n.say(ctx, s); err != nil {
+				if ctx.Err() == nil {
+					n.log.Debug("attestation not ordered, will be said again", slog.Int("kind", int(s.kind)), slog.Any("err", err))
+				}
+				break
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *Node) say(ctx context.Context, s statement) error {
+	v, _ := n.app.now()
+	seat, _ := v.Seats.Get(n.self.String())
+	n.seq = max(n.seq, seat.Seq) + 1
+	if n.seq >= n.seqReserved {
+		n.seqReserved = n.seq + seqBlock
+		if err := n.keys.Put("attestation-seq", binary.BigEndian.AppendUint64(nil, n.seqReserved)); err != nil {
+			return err
+		}
+	}
+	a := ledger.NewAttestation(n.key, v.Cluster, n.seq, s.kind, s.body)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	r, err := n.cons.Submit(ctx, ledger.Marshal(ledger.Command{Attestation: a}))
+	if err != nil {
+		return err
+	}
+	if r.Code != ledger.OK {
+		n.metrics.refused(string(r.Code))
+		n.log.Debug("attestation refused", slog.Int("kind", int(s.kind)), slog.String("code", string(r.Code)))
+	}
+	return nil
+}

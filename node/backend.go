@@ -1,0 +1,259 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/coffer-network/coffer/consensus"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api"
+	"github.com/coffer-network/coffer/node/p2p"
+	"github.com/coffer-network/coffer/tss"
+)
+
+// Version of this release.
+const Version = "0.1.0"
+
+// What package api asks of a node.
+var _ api.Backend = (*Node)(nil)
+
+// View is the applied ledger as of now.
+func (n *Node) View() *ledger.State { v, _ := n.app.now(); return v }
+
+// Submit has a command ordered and waits until this replica applied it.
+func (n *Node) Submit(ctx context.Context, command []byte) (api.Outcome, error) {
+	r, err := n.cons.Submit(ctx, command)
+	switch {
+	case err == nil:
+		return api.Outcome{Height: r.Height, Code: r.Code}, nil
+	case errors.Is(err, consensus.ErrNoLeader):
+		return api.Outcome{}, api.ErrNoLeader
+	case errors.Is(err, consensus.ErrOverloaded):
+		return api.Outcome{}, &api.Overloaded{Limit: "commands in the queue", After: time.Second}
+	}
+	return api.Outcome{}, err
+}
+
+// Preview applies a text to a copy of the applied state.
+func (n *Node) Preview(text string) (*ledger.State, ledger.Result) {
+	s, code := n.View().Preview(text)
+	return s, ledger.Result{Code: code}
+}
+
+// WaitHeight returns once this replica applied height.
+func (n *Node) WaitHeight(ctx context.Context, height uint64) error {
+	return n.cons.WaitHeight(ctx, height)
+}
+
+// ReadIndex is a height that covers everything acknowledged before the call.
+func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
+	h, err := n.cons.ReadIndex(ctx)
+	if errors.Is(err, consensus.ErrNoLeader) {
+		return 0, api.ErrNoLeader
+	}
+	return h, err
+}
+
+// Status is this node's own account of itself.
+func (n *Node) Status() api.NodeStatus {
+	s := n.cons.Status()
+	v := n.View()
+	st := api.NodeStatus{
+		Name: n.cfg.Name, Member: n.self, Version: Version, Role: "follower", Commit: max(s.Height, v.Height), Started: n.started,
+		Operator: map[string]any{
+			"peer": n.peers.Addr(), "term": s.Term, "promised": s.Promised, "certified": s.Certified,
+			"equivocations": s.Equivocated, "dir": n.cfg.Dir,
+		},
+	}
+	if s.Leading {
+		st.Role = "leader"
+	}
+	if s.HasLeader {
+		st.Leader = n.name(s.Leader)
+	} else {
+		st.NotReady = append(st.NotReady, "no leader")
+	}
+	switch {
+	case v.Epoch().Number == 0 && v.Next == nil:
+		st.NotReady = append(st.NotReady, "waiting for every member's clock and pre-parameters")
+	case v.Epoch().Number == 0:
+		st.NotReady = append(st.NotReady, "keys are being generated")
+	case v.Catching:
+		st.NotReady = append(st.NotReady, "ledger time is catching up")
+	}
+	if err := n.cons.Err(); err != nil {
+		st.Halted = err.Error()
+	}
+	if pp, err := n.keys.PreParams(); err == nil {
+		st.PreParams = pp
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, k := range v.Keys.All() {
+		if why := n.keyMissing[k.ID]; why != "" {
+			st.Halted = "key-missing: " + why
+		} else {
+			st.Keys = append(st.Keys, k.ID)
+		}
+	}
+	for _, c := range v.Genesis.Chains {
+		if cs, ok := n.chainStatus[c.Name]; ok {
+			st.Chains = append(st.Chains, cs)
+			if cs.Failing != "" {
+				st.NotReady = append(st.NotReady, "chain "+c.Name+": "+cs.Failing)
+			}
+		}
+	}
+	var peers []map[string]any
+	for _, m := range v.Epoch().Members {
+		if m.ID != n.self {
+			peers = append(peers, map[string]any{"name": m.Name, "alive": n.peers.Alive(p2p.ID(m.ID)), "lastHeard": n.peers.LastHeard(p2p.ID(m.ID))})
+		}
+	}
+	st.Operator["peers"] = peers
+	return st
+}
+
+// Sessions are the sessions this node has joined and not finished.
+func (n *Node) Sessions() []api.Session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := []api.Session{}
+	for id, s := range n.sessions {
+		if joined, err := n.keys.Joined(id); err == nil && joined {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Session) int { return a.Since.Compare(b.Since) })
+	return out
+}
+
+func (n *Node) noteSession(r tss.Request, committee []ledger.MemberID) {
+	names := n.names(committee)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sessions[r.Session] = api.Session{
+		Session: hex.EncodeToString(r.Session[:]), Batch: r.Batch, Attempt: r.Attempt, Input: uint64(r.Input), Turn: uint64(r.Turn),
+		Parties: names, Since: time.Now(),
+	}
+}
+
+func (n *Node) dropSession(id tss.SessionID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.sessions, id)
+}
+
+// Signed are the finished sessions of a batch that this node took part in.
+func (n *Node) Signed(batch uint64) []api.SignedSession {
+	v := n.View()
+	b, ok := v.Batches.Get(batch)
+	if !ok {
+		return nil
+	}
+	var out []api.SignedSession
+	for _, a := range b.Attempts {
+		inputs := 1
+		if a.Bitcoin != nil {
+			inputs = len(a.Bitcoin.Inputs)
+		}
+		for i := range inputs {
+			s, ok := n.signature(inputKey{batch, a.Body, i})
+			if !ok || !hasMember(s.Parties, n.self) {
+				continue
+			}
+			if joined, err := n.keys.Joined(s.Session); err != nil || !joined {
+				continue
+			}
+			out = append(out, api.SignedSession{
+				Session: hex.EncodeToString(s.Session[:]), Attempt: s.Attempt, Input: s.Input, Turn: s.Turn,
+				Parties: n.names(s.Parties), Signature: hex.EncodeToString(s.Sig.Bytes()), TxID: n.txid(b, a),
+				Finished: time.UnixMilli(int64(s.Millis)).UTC(),
+			})
+		}
+	}
+	return out
+}
+
+// txid is known before the chain has the transaction on Bitcoin alone.
+func (n *Node) txid(b ledger.Batch, a ledger.Attempt) string {
+	if c, ok := n.chains[b.Chain]; ok && a.Bitcoin != nil {
+		if u, err := c.Build(a); err == nil {
+			return u.TxID
+		}
+	}
+	return ""
+}
+
+// Certificate is the newest one at or above a height, with the headers between.
+func (n *Node) Certificate(min uint64) (ledger.Certificate, []ledger.Header, bool) {
+	c, ok := n.cons.Certificate(min)
+	if !ok {
+		return c, nil, false
+	}
+	var hs []ledger.Header
+	const maxHeaders = 4096
+	for h := max(min, 1); h <= c.Approval.Height; h++ {
+		hd, err := n.cons.Header(h)
+		if err != nil || len(hs) == maxHeaders {
+			return c, nil, false
+		}
+		hs = append(hs, hd)
+	}
+	return c, hs, true
+}
+
+// Sightings are what this node saw at an account's addresses and the ledger has
+// not counted.
+func (n *Node) Sightings(account ledger.AccountID) []api.Sighting {
+	v := n.View()
+	ours := map[string]bool{}
+	for _, c := range v.Genesis.Chains {
+		for _, p := range []ledger.Purpose{ledger.PurposeSupply, ledger.PurposeRepay} {
+			if w, ok := v.AddressOf(account, c.Name, p); ok {
+				ours[c.Name+"/"+w.Address] = true
+			}
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []api.Sighting
+	for _, c := range v.Genesis.Chains {
+		o := n.seen[c.Name]
+		for _, in := range o.Inflows {
+			if _, counted := v.Inflows.Get(in.Fact.ID); counted || !ours[c.Name+"/"+in.Fact.Address] {
+				continue
+			}
+			total, _ := in.Fact.Amount.Uint64()
+			out = append(out, api.Sighting{
+				Chain: c.Name, Address: in.Fact.Address, Asset: in.Fact.Asset, TxID: in.Fact.ID, Amount: in.Fact.Amount.String(),
+				Height: in.Fact.Height, Confirmations: in.Depth, Required: v.Genesis.InflowDepth(c.Name, total),
+			})
+		}
+		for _, i := range o.Ignored {
+			if ours[c.Name+"/"+i.Address] {
+				out = append(out, api.Sighting{Chain: c.Name, Address: i.Address, TxID: i.TxID, Ignored: i.Reason})
+			}
+		}
+	}
+	return out
+}
+
+// operatorToken makes the one-time token of the operators' listener, readable
+// by the node's owner alone.
+func (n *Node) operatorToken() (string, error) {
+	var b [16]byte
+	rand.Read(b[:])
+	t := hex.EncodeToString(b[:])
+	if err := os.WriteFile(filepath.Join(n.cfg.Dir, "operator-token"), []byte(t+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write operator token: %w", err)
+	}
+	return t, nil
+}

@@ -1,0 +1,134 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/coffer-network/coffer/consensus"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Config is what differs from node to node. What must be equal everywhere is
+// in genesis. Unknown keys of the file are errors.
+type Config struct {
+	Dir      string `toml:"-"`        // data directory: node.toml, genesis.cbor, identity, keystore, raft
+	Name     string `toml:"-"`        // from genesis
+	Listen   string `toml:"listen"`   // multiaddr of the one peer port
+	API      string `toml:"api"`      // host:port of the public HTTP listener
+	Operator string `toml:"operator"` // host:port of the operators' listener, loopback; empty: none
+
+	Chains []ChainConfig `toml:"chain"`
+	Prices []string      `toml:"prices"` // URL of each venue, {asset} stands for the asset's symbol
+
+	Peers map[string]string `toml:"peers"` // member id → multiaddr, where it differs from genesis
+
+	FeeEvery   Duration `toml:"fee_every"`   // between fee attestations; default 60 s
+	AliveAfter Duration `toml:"alive_after"` // silence after which a peer counts as gone; default 750 ms
+	JoinWait   Duration `toml:"join_wait"`   // within which all parties of a session must have joined; default 700 ms
+	RaftMillis int      `toml:"raft_millis"` // heartbeat and election timeout; default 1000
+}
+
+// ChainConfig says where a chain's node answers.
+type ChainConfig struct {
+	Name     string `toml:"name"` // as in genesis
+	URL      string `toml:"url"`
+	User     string `toml:"user,omitempty"`
+	Password string `toml:"password,omitempty"`
+}
+
+// Duration is a time.Duration spelled as in "5s".
+type Duration time.Duration
+
+// UnmarshalText reads "5s".
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil && v <= 0 {
+		err = fmt.Errorf("%s is not positive", v)
+	}
+	*d = Duration(v)
+	return err
+}
+
+// MarshalText writes "5s".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d Duration) or(v time.Duration) time.Duration {
+	if d == 0 {
+		return v
+	}
+	return time.Duration(d)
+}
+
+// LoadConfig reads dir's node.toml.
+func LoadConfig(dir string) (Config, error) {
+	f, err := os.Open(dir + "/node.toml")
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	var c Config
+	if err := toml.NewDecoder(f).DisallowUnknownFields().Decode(&c); err != nil {
+		var strict *toml.StrictMissingError
+		if errors.As(err, &strict) {
+			return Config{}, fmt.Errorf("read %s: unknown key:\n%s", f.Name(), strict.String())
+		}
+		return Config{}, fmt.Errorf("read %s: %w", f.Name(), err)
+	}
+	c.Dir = dir
+	return c, nil
+}
+
+// Save writes node.toml, readable by its owner alone: it may hold a chain
+// node's password.
+func (c Config) Save() error {
+	b, err := toml.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(c.Dir+"/node.toml", b, 0o600)
+}
+
+// Validate checks the configuration against genesis.
+func (c Config) Validate(g ledger.Genesis) error {
+	for _, want := range g.Chains {
+		found := false
+		for _, have := range c.Chains {
+			if have.Name == want.Name {
+				u, err := url.Parse(have.URL)
+				if err != nil || u.Host == "" {
+					return fmt.Errorf("chain %s: url %q is not one", have.Name, have.URL)
+				}
+				found = true
+			}
+		}
+		if !found {
+			return fmt.Errorf("no endpoint for chain %s", want.Name)
+		}
+	}
+	if len(c.Prices) < minVenues {
+		return fmt.Errorf("%d price venues, want at least %d", len(c.Prices), minVenues)
+	}
+	if _, _, err := net.SplitHostPort(c.API); err != nil {
+		return fmt.Errorf("api listener %q: %w", c.API, err)
+	}
+	if c.Operator != "" {
+		host, _, err := net.SplitHostPort(c.Operator)
+		if err != nil {
+			return fmt.Errorf("operator listener %q: %w", c.Operator, err)
+		}
+		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+			return fmt.Errorf("operator listener %q: want a loopback address", c.Operator)
+		}
+	}
+	return nil
+}
+
+func (c Config) settings() consensus.Settings {
+	t := time.Duration(c.RaftMillis) * time.Millisecond
+	return consensus.Settings{HeartbeatTimeout: t, ElectionTimeout: t}
+}

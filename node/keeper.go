@@ -1,0 +1,191 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/tss"
+	"github.com/coffer-network/coffer/tss/keystore"
+	"github.com/coffer-network/coffer/tss/preparams"
+)
+
+// keygenTask is a key whose next generation this member is to make.
+type keygenTask struct {
+	key     ledger.NextKey
+	attempt ledger.Attempt
+}
+
+// planKeygens says which keygen sessions are planned with self among them and
+// not answered by it.
+func planKeygens(v *ledger.State, self ledger.MemberID) []keygenTask {
+	if v.Next == nil || v.Opening != nil {
+		return nil
+	}
+	var ts []keygenTask
+	for _, k := range v.Next.Keys {
+		b, ok := v.Batches.Get(k.Batch)
+		if ok && !b.Done && !hasMember(k.Ready, self) && hasMember(b.Newest().Roster, self) {
+			ts = append(ts, keygenTask{k, b.Newest()})
+		}
+	}
+	return ts
+}
+
+// planActivations says which staged KeyShares the epoch in force makes active.
+func planActivations(v *ledger.State) []keystore.ShareID {
+	var ids []keystore.ShareID
+	for _, k := range v.Keys.All() {
+		ids = append(ids, keystore.ShareID{Key: k.ID, Epoch: k.Epoch, Try: k.Try})
+	}
+	return ids
+}
+
+// keep makes the KeyShares the ledger plans and activates those it put in force.
+func (n *Node) keep(ctx context.Context) {
+	running := map[string]bool{}
+	done := make(chan string, 16)
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	active := map[keystore.ShareID]bool{}
+	for {
+		v, changed := n.app.now()
+		for _, t := range planKeygens(v, n.self) {
+			name := fmt.Sprintf("%s/%d", t.key.Key, t.key.Try)
+			if running[name] {
+				continue
+			}
+			running[name] = true
+			n.wg.Add(1)
+			go func() {
+				defer n.wg.Done()
+				n.runKeygen(ctx, v, t)
+				select {
+				case done <- name:
+				case <-ctx.Done():
+				}
+			}()
+		}
+		for _, id := range planActivations(v) {
+			if active[id] {
+				continue
+			}
+			switch err := n.keys.Activate(id); {
+			case err == nil:
+				active[id] = true
+				n.setKeyMissing(id.Key, "")
+			default:
+				n.setKeyMissing(id.Key, fmt.Sprintf("key share %s of epoch %d: %v", id.Key, id.Epoch, err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-done: // a name stays in running: each try is made once
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// runKeygen takes part in one try. What an earlier life of this process staged
+// for it is said again; a session joined before and not staged is lost, and
+// only the next try helps.
+func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
+	log := n.log.With(slog.String("key", t.key.Key), slog.Uint64("try", t.key.Try))
+	name := fmt.Sprintf("ready/%s/%d/%d", t.key.Key, t.attempt.Epoch, t.key.Try)
+	if b, err := n.keys.Get(name); err == nil && len(b) > 0 {
+		var r ledger.ShareReady
+		if err := ledger.Unmarshal(b, &r); err == nil {
+			n.addReady(r)
+			return
+		}
+	}
+	if _, err := n.cons.WaitCertificate(ctx, t.attempt.Height); err != nil {
+		return
+	}
+	req := tss.Request{
+		Cluster: v.Cluster, Kind: tss.Keygen, Key: tssKey(t.key.Key), Epoch: t.attempt.Epoch, Try: t.key.Try,
+		At: t.attempt.At, Batch: t.key.Batch, Attempt: t.attempt.K, M: t.attempt.M,
+	}
+	for _, m := range t.attempt.Roster {
+		req.Parties = append(req.Parties, tss.PartyID(m))
+	}
+	req.Session = tss.SessionName(req)
+	n.noteSession(req, t.attempt.Roster)
+	defer n.dropSession(req.Session)
+	start := time.Now()
+	res, err := n.tss.Keygen(ctx, req)
+	if err != nil {
+		if ctx.Err() == nil {
+			log.Warn("key generation failed, waiting for the next try", slog.Any("err", err))
+			n.mu.Lock()
+			n.gaveUp[jobKey{t.key.Batch, t.attempt.K}] = ledger.GaveUp{Batch: t.key.Batch, Attempt: t.attempt.K}
+			n.mu.Unlock()
+		}
+		return
+	}
+	r := ledger.ShareReady{Key: t.key.Key, Epoch: t.attempt.Epoch, Try: t.key.Try, Pub: res.Pub, Transcript: ledger.Hash(res.TranscriptHash)}
+	if err := n.keys.Put(name, ledger.Marshal(r)); err != nil {
+		log.Error("own key share's receipt not stored", slog.Any("err", err))
+	}
+	log.Info("key share staged", slog.String("pub", hex.EncodeToString(res.Pub)), slog.Duration("took", time.Since(start)))
+	n.addReady(r)
+}
+
+func (n *Node) addReady(r ledger.ShareReady) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.readyShares = append(n.readyShares, r)
+}
+
+func (n *Node) setKeyMissing(key, why string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.keyMissing[key] != why && why != "" {
+		n.log.Error("key missing: this node cannot sign", slog.String("key", key), slog.String("why", why))
+	}
+	if why == "" {
+		delete(n.keyMissing, key)
+	} else {
+		n.keyMissing[key] = why
+	}
+}
+
+// prepare makes pre-parameters if the keystore has none. Until then this node
+// does not attest its clock, so that no keygen is planned it would be late for.
+func (n *Node) prepare(ctx context.Context) {
+	v, _ := n.app.now()
+	if v.Epoch().Number > 0 {
+		n.setPrepared()
+		return
+	}
+	have, err := n.keys.PreParams()
+	if err == nil && have == 0 {
+		start := time.Now()
+		n.log.Info("making pre-parameters")
+		var pp *keygen.LocalPreParams
+		if pp, err = preparams.Generate(ctx, 1, nil); err == nil {
+			err = tss.StorePreParams(n.keys, pp)
+		}
+		if err == nil {
+			n.log.Info("pre-parameters ready", slog.Duration("took", time.Since(start)))
+		}
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		n.log.Error("no pre-parameters", slog.Any("err", err))
+		return
+	}
+	n.setPrepared()
+}
+
+func (n *Node) setPrepared() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.prepared = true
+}

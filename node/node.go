@@ -1,0 +1,352 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/consensus"
+	"github.com/coffer-network/coffer/consensus/raftlog"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api"
+	"github.com/coffer-network/coffer/node/p2p"
+	"github.com/coffer-network/coffer/tss"
+	"github.com/coffer-network/coffer/tss/keystore"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Kinds of requests between members (p2p.Request).
+const (
+	requestSubmit    byte = 1 // a command for the leader
+	requestSignature byte = 2 // a finished signature
+)
+
+// Node is one running member.
+type Node struct {
+	cfg     Config
+	key     ed25519.PrivateKey
+	self    ledger.MemberID
+	log     *slog.Logger
+	metrics *metrics
+	reg     *prometheus.Registry
+
+	app    *app
+	cons   *consensus.Consensus
+	peers  *p2p.Host
+	keys   *keystore.Keystore
+	tss    *tss.Signer
+	raft   *raftlog.Store
+	chains map[string]chains.Chain
+
+	public, operator net.Listener
+	history          *api.History
+	started          time.Time
+	wg               sync.WaitGroup
+
+	seq, seqReserved uint64 // the attestor's alone
+
+	mu          sync.Mutex
+	prepared    bool
+	prices      map[string]ledger.PriceReport
+	seen        map[string]chains.Observations
+	chainStatus map[string]api.ChainStatus
+	ignored     map[string]bool
+	readyShares []ledger.ShareReady
+	keyMissing  map[string]string
+	gaveUp      map[jobKey]ledger.GaveUp
+	failedAt    map[jobKey]time.Time
+	verdicts    map[jobKey]bool
+	sigs        map[inputKey]signature
+	unshared    map[inputKey]map[ledger.MemberID]bool // who has not confirmed a signature of ours
+	turns       map[turnKey]chan uint64
+	sessions    map[tss.SessionID]api.Session
+}
+
+// Open opens what a node keeps on disk and joins its peers. Run does the work;
+// Close must follow either way. A wrong passphrase is keystore.ErrPassphrase.
+func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ *Node, err error) {
+	if err := cfg.Validate(g); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	n := &Node{
+		cfg: cfg, log: log, reg: prometheus.NewRegistry(), started: time.Now(),
+		chains: map[string]chains.Chain{}, history: api.NewHistory(),
+		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, chainStatus: map[string]api.ChainStatus{},
+		ignored: map[string]bool{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
+		failedAt: map[jobKey]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
+		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
+	}
+	n.metrics = newMetrics(n.reg)
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	// Bind the ports first: a port in use is the commonest reason not to start.
+	if n.public, err = listen(cfg.API); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	if cfg.Operator != "" {
+		if n.operator, err = listen(cfg.Operator); err != nil {
+			return nil, fmt.Errorf("operator listener: %w", err)
+		}
+	}
+	if n.keys, n.key, err = openKeystore(cfg.Dir, passphrase, log); err != nil {
+		return nil, err
+	}
+	n.self = ledger.MemberID(n.key.Public().(ed25519.PublicKey))
+	seat := g.Epoch.Seat(n.self)
+	if seat < 0 {
+		return nil, fmt.Errorf("this node's identity %s holds no seat in the genesis", n.self)
+	}
+	n.cfg.Name = g.Epoch.Members[seat].Name
+	n.log = log.With(slog.String("node", n.cfg.Name))
+	if n.app, err = newApp(g); err != nil {
+		return nil, err
+	}
+	n.app.history = n.history
+	for _, c := range cfg.Chains {
+		p, ok := g.Chain(c.Name)
+		if !ok {
+			return nil, fmt.Errorf("chain %q is not in the genesis", c.Name)
+		}
+		if n.chains[c.Name], err = newChain(c, p, g.Assets); err != nil {
+			return nil, err
+		}
+	}
+	if err := n.loadKept(); err != nil {
+		return nil, err
+	}
+	var peers []p2p.Peer
+	var genesis []ledger.MemberID
+	for _, m := range g.Epoch.Members {
+		genesis = append(genesis, m.ID)
+		addr := m.Addr
+		if local, ok := cfg.Peers[m.ID.String()]; ok {
+			addr = local
+		}
+		if m.ID != n.self {
+			peers = append(peers, p2p.Peer{ID: p2p.ID(m.ID), Addr: addr})
+		}
+	}
+	if n.peers, err = p2p.New(p2p.Config{Key: n.key, Listen: cfg.Listen, Peers: peers, AliveAfter: time.Duration(cfg.AliveAfter), Log: n.log}); err != nil {
+		return nil, err
+	}
+	n.tss, err = tss.New(tss.Config{
+		Identity: n.key, Cluster: n.app.state.Cluster, Keystore: n.keys, Log: n.log,
+		Transport: transport{n.peers}, OnJoin: n.onJoin, JoinWait: time.Duration(cfg.JoinWait),
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.peers.Handle(func(from p2p.ID, frame []byte) {
+		if err := n.tss.Receive(tss.PartyID(from), frame); err != nil {
+			n.log.Debug("session message refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
+		}
+	})
+	n.peers.OnDisconnect(func(from p2p.ID) { n.tss.Disconnected(tss.PartyID(from)) })
+
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, "raft"), 0o700); err != nil {
+		return nil, err
+	}
+	if n.raft, err = raftlog.Open(filepath.Join(cfg.Dir, "raft", "log")); err != nil {
+		return nil, err
+	}
+	cons, err := consensus.New(consensus.Config{
+		Self: n.self, Cluster: n.app.state.Cluster, Genesis: genesis, Dir: filepath.Join(cfg.Dir, "raft"),
+		App: n.app, Log: n.raft, Stream: n.peers.Raft(),
+		Address: func(m ledger.MemberID) string {
+			a, err := p2p.RaftAddress(p2p.ID(m))
+			if err != nil {
+				return ""
+			}
+			return string(a)
+		},
+		Forwarder: forwarder{n.peers}, Gossip: gossip{n.peers},
+		Promises: n.keys, Mark: marks{n.keys},
+		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(n.key, a) },
+		MayApprove: n.mayApprove,
+		Settings:   cfg.settings(), Logger: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.cons = cons
+	if err := n.loadVerdicts(); err != nil {
+		return nil, err
+	}
+	n.peers.HandleGossip(consensus.GossipApproval, func(from p2p.ID, body []byte) {
+		if err := n.cons.HandleApproval(ledger.MemberID(from), body); err != nil {
+			n.log.Debug("approval refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
+		}
+	})
+	n.peers.HandleRequest(requestSubmit, func(ctx context.Context, from p2p.ID, body []byte) ([]byte, error) {
+		return n.cons.HandleForward(ctx, ledger.MemberID(from), body), nil
+	})
+	n.peers.HandleRequest(requestSignature, n.takeSignature)
+	return n, nil
+}
+
+func listen(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("port of %s cannot be used, choose another or stop who uses it: %w", addr, err)
+	}
+	return l, nil
+}
+
+// Run works until ctx ends or this node must stop for good.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	work := []func(context.Context){n.watchPrices, n.attest, n.sign, n.keep, n.broadcast, n.share, n.prepare}
+	for name, c := range n.chains {
+		work = append(work, func(ctx context.Context) { n.observe(ctx, name, c) })
+	}
+	for _, w := range work {
+		n.wg.Add(1)
+		go func() {
+			defer n.wg.Done()
+			w(ctx)
+		}()
+	}
+	servers := []*http.Server{n.serve(n.public, api.New(n, api.Config{Log: n.log, History: n.history, Version: Version}))}
+	if n.operator != nil {
+		token, err := n.operatorToken()
+		if err != nil {
+			return err
+		}
+		servers = append(servers, n.serve(n.operator, api.NewOperator(n, api.Config{Log: n.log, Version: Version},
+			api.Operator{Token: token, Metrics: promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{})})))
+	}
+	n.log.Info("node started", slog.String("name", n.cfg.Name), slog.String("api", n.public.Addr().String()), slog.String("peer", n.peers.Addr()))
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-n.cons.Done():
+		err = n.cons.Err()
+	}
+	stop, done := context.WithTimeout(context.Background(), 5*time.Second)
+	defer done()
+	for _, s := range servers { // refuse new commands first
+		if e := s.Shutdown(stop); e != nil {
+			s.Close()
+		}
+	}
+	if e := n.cons.Transfer(stop); e != nil {
+		n.log.Debug("leadership not handed over", slog.Any("err", e))
+	}
+	cancel()
+	n.wg.Wait()
+	return err
+}
+
+func (n *Node) serve(l net.Listener, h http.Handler) *http.Server {
+	s := api.HTTPServer(h, n.log)
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			n.log.Error("listener ended", slog.String("addr", l.Addr().String()), slog.Any("err", err))
+		}
+	}()
+	return s
+}
+
+// Close releases what Open took. Safe after a failed Open.
+func (n *Node) Close() error {
+	var errs []error
+	if n.tss != nil {
+		n.tss.Close()
+	}
+	if n.cons != nil {
+		errs = append(errs, n.cons.Close())
+	}
+	if n.peers != nil {
+		errs = append(errs, n.peers.Close())
+	}
+	if n.raft != nil {
+		errs = append(errs, n.raft.Close())
+	}
+	if n.keys != nil {
+		errs = append(errs, n.keys.Close())
+	}
+	for _, l := range []net.Listener{n.public, n.operator} {
+		if l != nil {
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// loadKept reads what an earlier life left in the keystore.
+func (n *Node) loadKept() error {
+	b, err := n.keys.Get("attestation-seq")
+	if err != nil {
+		return fmt.Errorf("read attestation number: %w", err)
+	}
+	if len(b) == 8 {
+		n.seq = binary.BigEndian.Uint64(b)
+	}
+	return nil
+}
+
+// name is a member's name, for people.
+func (n *Node) name(m ledger.MemberID) string {
+	v, _ := n.app.now()
+	for _, e := range []ledger.Epoch{v.Epoch(), v.Genesis.Epoch} {
+		if i := e.Seat(m); i >= 0 {
+			return e.Members[i].Name
+		}
+	}
+	return m.String()[:8]
+}
+
+func (n *Node) names(ms []ledger.MemberID) []string {
+	out := make([]string, len(ms))
+	for i, m := range ms {
+		out[i] = n.name(m)
+	}
+	return out
+}
+
+func (n *Node) onJoin(j tss.JoinSeen) {
+	n.takeJoin(ledger.MemberID(j.From), j.Batch, j.Attempt, int(j.Input), uint64(j.Turn))
+}
+
+// Adapters between rooms that do not know each other.
+
+type transport struct{ h *p2p.Host }
+
+func (t transport) Send(ctx context.Context, to tss.PartyID, frame []byte) error {
+	return t.h.Send(ctx, p2p.ID(to), frame)
+}
+
+type forwarder struct{ h *p2p.Host }
+
+func (f forwarder) Forward(ctx context.Context, leader ledger.MemberID, request []byte) ([]byte, error) {
+	return f.h.Request(ctx, p2p.ID(leader), requestSubmit, request)
+}
+
+type gossip struct{ h *p2p.Host }
+
+func (g gossip) Broadcast(kind uint8, body []byte) { _ = g.h.Broadcast(kind, body) } // what matters is sent again
+
+type marks struct{ k *keystore.Keystore }
+
+func (m marks) SaveRaftMark(b []byte) error   { return m.k.Put("raft-mark", b) }
+func (m marks) LastRaftMark() ([]byte, error) { return m.k.Get("raft-mark") }
