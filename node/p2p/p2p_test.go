@@ -124,7 +124,8 @@ func stranger(t *testing.T, key ed25519.PrivateKey) host.Host {
 		t.Fatal(err)
 	}
 	s, err := libp2p.New(libp2p.Identity(priv), libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics())
+		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(),
+		libp2p.PrometheusRegisterer(prometheus.NewRegistry()), libp2p.DisableMetrics())
 	if err != nil {
 		t.Fatal(err)
 	}
