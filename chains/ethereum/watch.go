@@ -139,7 +139,7 @@ func (c *Chain) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o 
 	if o.Fee, err = c.fee(ctx, s, behind); err != nil {
 		return o, nil, fmt.Errorf("fee: %w", err)
 	}
-	if o.Floats, err = c.floats(ctx, v, o.Tip); err != nil {
+	if o.Floats, err = c.floats(ctx, v, o.Tip, behind); err != nil {
 		return o, nil, fmt.Errorf("balance: %w", err)
 	}
 	return o, s.Cursor(), nil
@@ -264,15 +264,21 @@ func (c *Chain) fee(ctx context.Context, s *follow.State, behind uint64) (*ledge
 	return &ledger.FeeReport{Chain: c.name, Rate: head.Rate, Tip: max(minTip, tip.ToInt().Uint64())}, nil
 }
 
-// floats asks at the finalized height, so that all members say the same.
-func (c *Chain) floats(ctx context.Context, v chains.View, tip ledger.HeightReport) ([]ledger.FloatFact, error) {
-	if tip.Hash == "" {
+// floats asks at the finalized height, so that all members say the same. A node
+// that has no state of that height any more says nothing: it must not keep the
+// rest of the picture from being seen.
+func (c *Chain) floats(ctx context.Context, v chains.View, tip ledger.HeightReport, behind uint64) ([]ledger.FloatFact, error) {
+	if tip.Hash == "" || behind > 0 {
 		return nil, nil
 	}
 	var out []ledger.FloatFact
 	for _, a := range v.Floats {
 		var wei hexutil.Big
-		if err := c.rpc.CallContext(ctx, &wei, "eth_getBalance", a, hexutil.EncodeUint64(tip.Height)); err != nil {
+		err := c.rpc.CallContext(ctx, &wei, "eth_getBalance", a, hexutil.EncodeUint64(tip.Height))
+		if asRPC(err) {
+			continue
+		}
+		if err != nil {
 			return nil, transport(err)
 		}
 		amount, err := fixed.FromBytes(wei.ToInt().Bytes())
