@@ -21,9 +21,9 @@ const (
 // Sizes and counts of the protocols (spec: consensus §4).
 const (
 	MaxFrame   = 1 << 20  // a session frame; the largest envelope, KG R1, has 512 KiB
-	MaxRequest = 64 << 10 // a request or a reply; the largest command is 32 KiB
-	MaxGossip  = 4 << 10  // a gossip body; a certificate of 20 approvals has 3 KiB
-	MaxPeers   = 64       // members and candidates; a committee above 40 cannot sign in time
+	MaxRequest = 64 << 10 // the body of a request or a reply: the limit of a command, which travels as it is
+	MaxGossip  = 4 << 10  // a gossip body
+	MaxPeers   = 64       // members and candidates; bounds what all of them together may book
 
 	maxInFlight   = 256 // requests per peer and direction
 	maxRaft       = 8   // raft streams per peer and direction: pool, pipeline, heartbeat, votes, snapshot
@@ -32,7 +32,7 @@ const (
 	maxErrorText  = 1 << 10
 	maxRaftQueue  = 16 // accepted raft streams that raft did not take yet
 	maxQueueCount = 4096
-	maxQueueBytes = 16 << 20 // of a peer: twice what a keygen of 20 parties sends to one of them
+	maxQueueBytes = 16 << 20 // per peer: many sessions, each of which sends at most 1 MiB (spec: signing §9)
 )
 
 // Rates.
