@@ -137,7 +137,7 @@ func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
 		}
 	}()
 	code = f(o)
-	if err := o.s.checkCheap(); err != nil {
+	if err := o.s.checkBooks(); err != nil {
 		panic(err)
 	}
 	x.s, x.events = o.s, append(x.events, o.events...)

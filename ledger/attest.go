@@ -103,7 +103,7 @@ func (x *execution) clock(m MemberID, c Clock) Code {
 		return Malformed
 	}
 	seat := s.Seats.at(m.String())
-	seat.Millis = c.Millis
+	seat.Millis, seat.Heard = c.Millis, s.Millis
 	s.Seats.put(m.String(), seat)
 
 	e := s.Epoch()

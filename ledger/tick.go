@@ -66,6 +66,9 @@ func (x *execution) planQueue() {
 // it later, with hindsight, at the old price (spec: outflows R-12). What cannot
 // be evaluated waits; what fails before any plan is refunded.
 func (x *execution) refused(o Outflow) bool {
+	if x.s.Pools.at(o.Asset).Paused {
+		return true
+	}
 	if o.Kind == OutflowRefund {
 		return false
 	}

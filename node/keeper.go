@@ -160,8 +160,8 @@ func (n *Node) setKeyMissing(key, why string) {
 // prepare makes pre-parameters if the keystore has none. Until then this node
 // does not attest its clock, so that no keygen is planned it would be late for.
 func (n *Node) prepare(ctx context.Context) {
-	v, _ := n.app.now()
-	if v.Epoch().Number > 0 {
+	// Whoever holds KeyShares has been through its keygen, wherever replay stands.
+	if shares, err := n.keys.Shares(); err == nil && len(shares) > 0 {
 		n.setPrepared()
 		return
 	}
