@@ -100,21 +100,10 @@ func acceptKey(r Request, self int, transcript [32]byte, v any) (keystore.KeySha
 	if err != nil {
 		return keystore.KeyShare{}, err
 	}
-	if err := loadable(&share, r.Cluster); err != nil {
+	if _, err := decodeShare(&share, r.Cluster); err != nil {
 		return keystore.KeyShare{}, errors.Join(errors.New("new share would not load"), err)
 	}
 	return share, nil
-}
-
-// loadable decodes a share as a session will.
-func loadable(k *keystore.KeyShare, cluster [32]byte) error {
-	var err error
-	if Curve(k.Curve) == Ed25519 {
-		_, err = decodeEdDSA(k, cluster)
-	} else {
-		_, err = decodeECDSA(k, cluster)
-	}
-	return err
 }
 
 // transcript is the hash over every broadcast of the session: equal for all

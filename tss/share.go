@@ -47,6 +47,14 @@ func decodeEdDSA(k *keystore.KeyShare, cluster [32]byte) (*eddsakeygen.LocalPart
 	return d, checkShare(k, cluster, d.Ks, d.BigXj, d.EDDSAPub, d.Xi, d.ShareID)
 }
 
+// decodeShare returns the library's struct of the share's curve.
+func decodeShare(k *keystore.KeyShare, cluster [32]byte) (any, error) {
+	if Curve(k.Curve) == Ed25519 {
+		return decodeEdDSA(k, cluster)
+	}
+	return decodeECDSA(k, cluster)
+}
+
 func hasNil(xs []*big.Int) bool {
 	for _, x := range xs {
 		if x == nil {

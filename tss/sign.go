@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/bnb-chain/tss-lib/v2/common"
+	ecdsakeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	eddsakeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
 
 	"github.com/coffer-network/coffer/tss/keystore"
 )
@@ -36,7 +38,7 @@ func (s *Signer) Sign(ctx context.Context, r Request) (Signature, error) {
 			r.Deadline = defaultEdDSADeadline
 		}
 	}
-	share, err := s.shareFor(r)
+	share, data, err := s.shareFor(r)
 	if err != nil {
 		return sig, fmt.Errorf("sign batch %d attempt %d input %d: %w", r.Batch, r.Attempt, r.Input, err)
 	}
@@ -46,7 +48,13 @@ func (s *Signer) Sign(ctx context.Context, r Request) (Signature, error) {
 		return sig, fmt.Errorf("sign: %w", err)
 	}
 	v, x, err := s.session(ctx, r, protocol, func(self int) (*engine, error) {
-		return signEngine(protocol, r, self, share)
+		switch d := data.(type) {
+		case *eddsakeygen.LocalPartySaveData:
+			return newEdDSASign(protocol, r, self, d)
+		case *ecdsakeygen.LocalPartySaveData:
+			return newECDSASign(protocol, r, self, d)
+		}
+		return nil, fmt.Errorf("%w: unknown content", ErrNoKeyShare)
 	})
 	if err != nil {
 		return sig, fmt.Errorf("sign batch %d attempt %d input %d turn %d: %w", r.Batch, r.Attempt, r.Input, r.Turn, err)
@@ -76,44 +84,36 @@ func (s *Signer) Finished(batch, attempt uint64, input uint16) (Signature, bool,
 	return sig, true, nil
 }
 
-// shareFor loads the KeyShare a request needs. It is decoded anew for every
-// session, so each has slices, integers and points of its own and the master
-// is never in reach of the library, which writes into what it is given.
-func (s *Signer) shareFor(r Request) (*keystore.KeyShare, error) {
+// shareFor loads the KeyShare a request needs and decodes it, before the
+// session is joined: a share that does not load costs no turn. It is decoded
+// anew for every session, so each has slices, integers and points of its own
+// and the master is never in reach of the library, which writes into what it is
+// given.
+func (s *Signer) shareFor(r Request) (*keystore.KeyShare, any, error) {
 	id := keystore.ShareID{Key: r.Key.ID, Epoch: r.Epoch, Try: r.Try}
 	share, state, err := s.cfg.Keystore.KeyShare(id)
 	if err != nil {
-		return nil, errors.Join(ErrNoKeyShare, err)
+		return nil, nil, errors.Join(ErrNoKeyShare, err)
 	}
 	switch {
 	case state == keystore.Staged && !r.Staged:
-		return nil, fmt.Errorf("%w: %s is only staged", ErrNoKeyShare, id)
+		return nil, nil, fmt.Errorf("%w: %s is only staged", ErrNoKeyShare, id)
 	case share.Curve != string(r.Key.Curve):
-		return nil, fmt.Errorf("%w: %s is of curve %s", ErrNoKeyShare, id, share.Curve)
+		return nil, nil, fmt.Errorf("%w: %s is of curve %s", ErrNoKeyShare, id, share.Curve)
 	case len(r.Parties) != share.M:
-		return nil, fmt.Errorf("%d parties for signing threshold %d", len(r.Parties), share.M)
+		return nil, nil, fmt.Errorf("%d parties for signing threshold %d", len(r.Parties), share.M)
 	}
 	for _, p := range r.Parties {
 		if !slices.Contains(share.Parties, [32]byte(p)) {
-			return nil, fmt.Errorf("party %s holds no share of %s", p, id)
+			return nil, nil, fmt.Errorf("party %s holds no share of %s", p, id)
 		}
 	}
-	return &share, nil
-}
-
-func signEngine(p *protocol, r Request, self int, share *keystore.KeyShare) (*engine, error) {
-	if p.curve == Ed25519 {
-		data, err := decodeEdDSA(share, r.Cluster)
-		if err != nil {
-			return nil, errors.Join(ErrNoKeyShare, err)
-		}
-		return newEdDSASign(p, r, self, data)
-	}
-	data, err := decodeECDSA(share, r.Cluster)
+	data, err := decodeShare(&share, r.Cluster)
 	if err != nil {
-		return nil, errors.Join(ErrNoKeyShare, err)
+		share.Wipe()
+		return nil, nil, fmt.Errorf("%w: %s: %w", ErrNoKeyShare, id, err)
 	}
-	return newECDSASign(p, r, self, data)
+	return &share, data, nil
 }
 
 // finish turns the library's output into a signature that an independent

@@ -47,7 +47,7 @@ func TestECDSASignThreeOfFour(t *testing.T) {
 	tsstest.Activate(t, nodes, shares)
 	before := digests(t, nodes)
 	committee := []tsstest.Node{nodes[3], nodes[0], nodes[2]}
-	for i, tweak := range [][32]byte{{}, {31: 5}, sha256.Sum256([]byte("account"))} {
+	for i, tweak := range [][32]byte{{}, sha256.Sum256([]byte("account"))} {
 		digest := sha256.Sum256([]byte{byte(i)})
 		digest[0] = 0 // dropped without fullBytesLen
 		r := signRequest(ecdsaKey, digest[:], nodes[3].ID, nodes[0].ID, nodes[2].ID)

@@ -61,18 +61,19 @@ func mean(xs []float64) float64 {
 
 // cpuOf runs f and returns the CPU seconds the process spent meanwhile.
 func cpuOf(f func() error) (float64, error) {
-	before, err := cpuSeconds()
+	before, err := CPUSeconds()
 	if err != nil {
 		return 0, err
 	}
 	if err := f(); err != nil {
 		return 0, err
 	}
-	after, err := cpuSeconds()
+	after, err := CPUSeconds()
 	return after - before, err
 }
 
-func cpuSeconds() (float64, error) {
+// CPUSeconds returns the CPU time this process has used so far.
+func CPUSeconds() (float64, error) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0, fmt.Errorf("read CPU time: %w", err)

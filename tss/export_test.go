@@ -1,0 +1,44 @@
+package tss
+
+import "crypto/ed25519"
+
+// Tamper lets a test replace what a Signer is about to sign and send: message
+// name, recipient (-1: broadcast) and payload.
+func (s *Signer) Tamper(f func(name string, to int, payload []byte) []byte) {
+	s.tamper = func(o outgoing) []byte { return f(o.rule.name, o.to, o.payload) }
+}
+
+// EvidenceOf checks evidence as anyone could: it returns who signed it.
+func EvidenceOf(cluster [32]byte, evidence []byte) (PartyID, error) {
+	f, err := openFrame(cluster, nil, evidence)
+	if err != nil {
+		return PartyID{}, err
+	}
+	return f.env.From, nil
+}
+
+// Forge lets a test sign another version of a frame: change edits the envelope.
+func Forge(key ed25519.PrivateKey, cluster [32]byte, raw []byte, change func(*Forged)) []byte {
+	f, err := openFrame(cluster, nil, raw)
+	if err != nil {
+		panic(err)
+	}
+	e := Forged{Name: f.rule.name, Epoch: f.env.Epoch, Turn: f.env.Turn, Round: f.env.Round, Seen: f.env.Seen, Payload: f.env.Payload, Session: f.env.Session}
+	change(&e)
+	f.env.Epoch, f.env.Turn, f.env.Round, f.env.Seen, f.env.Payload, f.env.Session = e.Epoch, e.Turn, e.Round, e.Seen, e.Payload, e.Session
+	return sealFrame(key, cluster, rulesByName[e.Name], f.env)
+}
+
+// Forged is what Forge may change.
+type Forged struct {
+	Name    string
+	Session SessionID
+	Epoch   uint64
+	Turn    uint16
+	Round   uint8
+	Seen    []byte
+	Payload []byte
+}
+
+// NameOf tells which message a frame carries.
+func NameOf(raw []byte) string { return rulesByCode[raw[0]].name }

@@ -1,0 +1,230 @@
+package tss_test
+
+import (
+	"context"
+	"crypto/elliptic"
+	"encoding/json"
+	"errors"
+	"math/big"
+	"testing"
+
+	ecdsakeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	ecdsasigning "github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
+	eddsakeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
+	eddsasigning "github.com/bnb-chain/tss-lib/v2/eddsa/signing"
+	lib "github.com/bnb-chain/tss-lib/v2/tss"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/coffer-network/coffer/tss"
+	"github.com/coffer-network/coffer/tss/tsstest"
+)
+
+// Here one party speaks the protocol and signs its envelopes, and at one point
+// says what no honest party says. The others must refuse it before the library
+// sees it, name the party with evidence, and live on.
+
+type lie struct {
+	name    string // of the case
+	check   string // that must catch it
+	message string // name of the message type that is spoilt
+	spoil   func(payload []byte) []byte
+}
+
+// spoil decodes a payload, changes its content and encodes it again.
+func spoil[T proto.Message](change func(T)) func([]byte) []byte {
+	return func(payload []byte) []byte {
+		var wrapper anypb.Any
+		if err := proto.Unmarshal(payload, &wrapper); err != nil {
+			panic(err)
+		}
+		m, err := wrapper.UnmarshalNew()
+		if err != nil {
+			panic(err)
+		}
+		change(m.(T))
+		out, err := anypb.New(m)
+		if err != nil {
+			panic(err)
+		}
+		b, err := proto.Marshal(out)
+		if err != nil {
+			panic(err)
+		}
+		return b
+	}
+}
+
+func order(c elliptic.Curve) []byte { return c.Params().N.Bytes() }
+
+// outOf drops the last n parts.
+func outOf(parts [][]byte, n int) [][]byte { return parts[:len(parts)-n] }
+
+func times(b []byte, k int64) []byte {
+	return new(big.Int).Mul(new(big.Int).SetBytes(b), big.NewInt(k)).Bytes()
+}
+
+func increment(b []byte) []byte {
+	return new(big.Int).Add(new(big.Int).SetBytes(b), big.NewInt(1)).Bytes()
+}
+
+// expectLie runs a session with nodes[1] lying once and checks what nodes[0]
+// makes of it.
+func expectLie(t *testing.T, nodes []tsstest.Node, l lie, run func(context.Context, tsstest.Node) error) {
+	t.Helper()
+	lied := false
+	nodes[1].Signer.Tamper(func(name string, _ int, payload []byte) []byte {
+		if name != l.message {
+			return payload
+		}
+		lied = true
+		return l.spoil(payload)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, nodes[1]) }()
+	err := run(ctx, nodes[0])
+	cancel() // the liar waits for an answer that will not come
+	<-done
+	if !lied {
+		t.Fatalf("%s: the message was never sent; %v", l.name, err)
+	}
+	var b *tss.Blame
+	if !errors.As(err, &b) {
+		t.Fatalf("%s: %v", l.name, err)
+	}
+	if !b.Proven || len(b.Culprits) != 1 || b.Culprits[0] != nodes[1].ID || b.Check != l.check {
+		t.Errorf("%s: %v, want check %s", l.name, err, l.check)
+	}
+	for _, e := range b.Evidence {
+		if by, err := tss.EvidenceOf(cluster, e); err != nil || by != nodes[1].ID {
+			t.Errorf("%s: evidence of %v, %v", l.name, by, err)
+		}
+	}
+	if len(b.Evidence) == 0 {
+		t.Errorf("%s: no evidence", l.name)
+	}
+}
+
+func TestECDSASignLies(t *testing.T) {
+	_, nodes := tsstest.Cluster(t, cluster, 2, patient)
+	shares, _ := tsstest.Deal(t, cluster, ecdsaKey, 1, 2, 2, 2)
+	tsstest.Activate(t, nodes, shares)
+	var liar ecdsakeygen.LocalPartySaveData
+	if err := json.Unmarshal(shares[nodes[1].ID].Secret, &liar); err != nil {
+		t.Fatal(err)
+	}
+	n := liar.PaillierSK.N
+	q := order(lib.S256())
+
+	type (
+		r1p = *ecdsasigning.SignRound1Message1
+		r1  = *ecdsasigning.SignRound1Message2
+		r2  = *ecdsasigning.SignRound2Message
+		r3  = *ecdsasigning.SignRound3Message
+		r4  = *ecdsasigning.SignRound4Message
+		r6  = *ecdsasigning.SignRound6Message
+		r8  = *ecdsasigning.SignRound8Message
+		r9  = *ecdsasigning.SignRound9Message
+	)
+	lies := []lie{
+		{"ciphertext shares a factor with N", "S1", "S1p", spoil(func(m r1p) { m.C = times(n.Bytes(), 5) })},
+		{"ciphertext beyond N²", "S1", "S1p", spoil(func(m r1p) { m.C = new(big.Int).Mul(n, n).Bytes() })},
+		{"range proof part missing", "A2", "S1p", spoil(func(m r1p) { m.RangeProofAlice = outOf(m.RangeProofAlice, 1) })},
+		{"range proof S1 a multiple of q", "S2", "S1p", spoil(func(m r1p) { m.RangeProofAlice[4] = times(q, 2) })},
+		{"leading zero", "S1", "S1p", spoil(func(m r1p) { m.C = append([]byte{0}, m.C...) })},
+		{"unknown field", "A1", "S1p", func(p []byte) []byte { return append(p, 0xfa, 0x01, 0x00) }},
+		{"other content", "E5", "S1", func([]byte) []byte {
+			a, _ := anypb.New(&eddsasigning.SignRound1Message{Commitment: []byte{1}})
+			b, _ := proto.Marshal(a)
+			return b
+		}},
+		{"no protobuf", "A1", "S1", func([]byte) []byte { return []byte{0xff} }},
+		{"commitment of 33 bytes", "S5", "S1", spoil(func(m r1) { m.Commitment = append([]byte{1}, make([]byte, 32)...) })},
+		{"ProofBobWC S1 a multiple of q", "S4", "S2p", spoil(func(m r2) { m.ProofBobWc[6] = times(q, 2) })},
+		{"ProofBobWC U off the curve", "S4", "S2p", spoil(func(m r2) { m.ProofBobWc[11] = increment(m.ProofBobWc[11]) })},
+		{"equal ciphertexts", "S3", "S2p", spoil(func(m r2) { m.C2 = m.C1 })},
+		{"theta is zero mod q", "S6", "S3", spoil(func(m r3) { m.Theta = q })},
+		{"Schnorr t is zero mod q", "S7", "S4", spoil(func(m r4) { m.ProofT = q })},
+		{"V proof u is zero mod q", "S8", "S6", spoil(func(m r6) { m.VProofU = q })},
+		{"U and T do not open the commitment", "S9", "S8", spoil(func(m r8) { m.DeCommitment[0] = increment(m.DeCommitment[0]) })},
+		{"s is zero mod q", "S10", "S9", spoil(func(m r9) { m.S = q })},
+	}
+	for i, l := range lies {
+		r := signRequest(ecdsaKey, make([]byte, 32), nodes[0].ID, nodes[1].ID)
+		r.Batch = uint64(i)
+		r.Session = tss.SessionName(r)
+		expectLie(t, nodes, l, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Sign(ctx, r); return err })
+	}
+	// After all this, the node signs.
+	nodes[1].Signer.Tamper(func(_ string, _ int, p []byte) []byte { return p })
+	r := signRequest(ecdsaKey, make([]byte, 32), nodes[0].ID, nodes[1].ID)
+	r.Batch = 999
+	r.Session = tss.SessionName(r)
+	if _, errs := signAll(nodes, r); errors.Join(errs...) != nil {
+		t.Error(errors.Join(errs...))
+	}
+}
+
+func TestEd25519Lies(t *testing.T) {
+	_, nodes, ids := eddsaCluster(t, 2, patient)
+	l := order(lib.Edwards())
+	type (
+		s2 = *eddsasigning.SignRound2Message
+		s3 = *eddsasigning.SignRound3Message
+		kp = *eddsakeygen.KGRound2Message1
+		k2 = *eddsakeygen.KGRound2Message2
+	)
+	// (0, -1) has order two: on the curve, outside the prime-order group.
+	minusOne := new(big.Int).Sub(lib.Edwards().Params().P, big.NewInt(1)).Bytes()
+	torsion := func(m s2) { m.ProofAlphaX, m.ProofAlphaY = []byte{1}, minusOne }
+	for i, c := range []lie{
+		{"commitment of 33 bytes", "D1", "D1", spoil(func(m *eddsasigning.SignRound1Message) { m.Commitment = append([]byte{1}, make([]byte, 32)...) })},
+		{"R off the curve", "D4", "D2", spoil(func(m s2) { m.DeCommitment[2] = increment(m.DeCommitment[2]) })},
+		{"R in two parts", "A2", "D2", spoil(func(m s2) { m.DeCommitment = outOf(m.DeCommitment, 1) })},
+		{"alpha no point of the group", "D4", "D2", spoil(torsion)},
+		{"s is the order", "D5", "D3", spoil(func(m s3) { m.S = l })},
+	} {
+		r := signRequest(eddsaKey, []byte("m"), ids...)
+		r.Batch = uint64(i)
+		r.Session = tss.SessionName(r)
+		expectLie(t, nodes, c, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Sign(ctx, r); return err })
+	}
+	for i, c := range []lie{
+		{"share is the order", "D2", "E2p", spoil(func(m kp) { m.Share = l })},
+		{"polynomial of degree too low", "D3", "E2", spoil(func(m k2) { m.DeCommitment = outOf(m.DeCommitment, 2) })},
+		{"polynomial without points", "D3", "E2", spoil(func(m k2) { m.DeCommitment = m.DeCommitment[:1] })},
+		{"polynomial point off the curve", "D3", "E2", spoil(func(m k2) { m.DeCommitment[3] = increment(m.DeCommitment[3]) })},
+		{"Schnorr t is the order", "D3", "E2", spoil(func(m k2) { m.ProofT = l })},
+	} {
+		r := keygenRequest(eddsaKey, 2, 2)
+		r.Batch = uint64(100 + i)
+		r.Session = tss.SessionName(r)
+		expectLie(t, nodes, c, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Keygen(ctx, r); return err })
+	}
+	nodes[1].Signer.Tamper(func(_ string, _ int, p []byte) []byte { return p })
+	r := keygenRequest(tss.KeyID{ID: "e2", Curve: tss.Ed25519}, 2, 2)
+	keygenAll(t, nodes, r)
+}
+
+// The first round of an ECDSA keygen, over the wire; the later ones are in
+// guard_test.go, where they cost no keygen.
+func TestECDSAKeygenLies(t *testing.T) {
+	_, nodes := tsstest.Cluster(t, cluster, 2, patient)
+	type k1 = *ecdsakeygen.KGRound1Message
+	for i, l := range []lie{
+		{"even N", "K1", "K1", spoil(func(m k1) { m.PaillierN[len(m.PaillierN)-1] &^= 1 })},
+		// The library reads this as a negative length, and slices with it.
+		{"negative length inside a DLN proof", "K2", "K1", spoil(func(m k1) { m.Dlnproof_1[129] = []byte{0x80, 0, 0, 0, 0, 0, 0, 1} })},
+	} {
+		for j, n := range nodes {
+			if err := tss.StorePreParams(n.Keystore, tsstest.PreParams(2)[j]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := keygenRequest(ecdsaKey, 2, 2)
+		r.Batch = uint64(i)
+		r.Session = tss.SessionName(r)
+		expectLie(t, nodes, l, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Keygen(ctx, r); return err })
+	}
+}
