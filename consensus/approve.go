@@ -83,9 +83,7 @@ type approvalPlan struct {
 // with the most trailing zero bits): members whose windows overlap tend to
 // choose the same, however fast heights grow.
 func (p approvalPlan) height() (uint64, bool) {
-	if p.applied < p.promised {
-		return 0, false // replay has not reached the promise: not known whether it is kept
-	}
+	// Before replay reaches the promise the window is empty.
 	low, high := max(p.promised, p.signed+1, p.since, 1), p.applied
 	if p.opened != 0 {
 		high = min(high, p.opened) // R7: nothing above x under e

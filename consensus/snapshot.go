@@ -315,7 +315,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// prune forgets all but the newest.
+// add makes f the newest and forgets all but keptSnapshots.
 func (s *snapshots) add(f snapshotFile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
