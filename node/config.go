@@ -41,14 +41,14 @@ type ChainConfig struct {
 	Password string `toml:"password,omitempty"`
 }
 
-// Duration is a time.Duration spelled as in "5s".
+// Duration is a time.Duration spelled as in "5s"; "0s" means the default.
 type Duration time.Duration
 
 // UnmarshalText reads "5s".
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
-	if err == nil && v <= 0 {
-		err = fmt.Errorf("%s is not positive", v)
+	if err == nil && v < 0 {
+		err = fmt.Errorf("%s is negative", v)
 	}
 	*d = Duration(v)
 	return err

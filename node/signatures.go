@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -69,8 +68,6 @@ func (n *Node) keepSignature(j job, input int, turn uint64, committee []ledger.M
 		Batch: j.batch.ID, Body: j.attempt.Body, Input: uint64(input), Attempt: j.attempt.K, Turn: turn,
 		Session: ledger.Hash(session), Parties: committee, Sig: sig, Millis: uint64(time.Now().UnixMilli()),
 	}
-	n.log.Info("signed", slog.Uint64("batch", s.Batch), slog.Uint64("attempt", s.Attempt), slog.Int("input", input),
-		slog.Uint64("turn", turn), slog.String("session", hex.EncodeToString(session[:8])))
 	if err := n.addSignature(s); err != nil {
 		n.log.Error("signature not stored", slog.Any("err", err))
 	}

@@ -162,9 +162,12 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 		return err
 	}
 	if j.kind == ledger.BatchPay {
+		// Others' approvals can make the certificate before this member approves.
 		timely, known := n.verdict(j.key())
-		if !known {
-			return errors.New("plan not approved by this member yet")
+		for ; !known; timely, known = n.verdict(j.key()) {
+			if !sleep(ctx, 20*time.Millisecond) {
+				return ctx.Err()
+			}
 		}
 		if !timely {
 			return fmt.Errorf("%w: planned at another time than it reached this member", errGiveUp)

@@ -1,0 +1,350 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coffer-network/coffer/node/api/client"
+	"github.com/coffer-network/coffer/testnet"
+)
+
+// binary is the coffer under test, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "coffer-cluster-")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "coffer")
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/coffer").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build coffer: %v\n%s", err, out)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// coffer is one run of the binary.
+type coffer struct {
+	*exec.Cmd
+	out, err bytes.Buffer
+}
+
+func command(ctx context.Context, args ...string) *coffer {
+	c := &coffer{Cmd: exec.CommandContext(ctx, binary, args...)}
+	c.Stdout, c.Stderr = &c.out, &c.err
+	return c
+}
+
+// result is what `testnet --demo --json` promises on its last line.
+type result struct {
+	OK    bool `json:"ok"`
+	Steps []struct {
+		Name    string   `json:"name"`
+		Chain   string   `json:"chain"`
+		TxID    *string  `json:"txid"`
+		Signers []string `json:"signers"`
+		Seconds *float64 `json:"seconds"`
+	} `json:"steps"`
+	Ready  float64 `json:"ready_seconds"`
+	First  float64 `json:"first_payout_seconds"`
+	Total  float64 `json:"total_seconds"`
+	Error_ any     `json:"error"`
+}
+
+// TestDemoAndResume carries the worked example over real chains, then resumes
+// the same directory and borrows by hand through another node.
+func TestDemoAndResume(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a whole network: three minutes")
+	}
+	dir := filepath.Join(t.TempDir(), "net")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	c := command(ctx, "testnet", "--demo", "--json", "--dir", dir)
+	if err := c.Run(); err != nil {
+		t.Fatalf("demo: %v\n%s\n%s%s", err, c.out.String(), c.err.String(), logs(dir))
+	}
+	checkDemo(t, c.out.Bytes())
+	if left := processesOf(t, dir); len(left) > 0 {
+		t.Errorf("processes left behind: %v", left)
+	}
+	noSecrets(t, dir)
+	resume(t, ctx, dir)
+}
+
+func checkDemo(t *testing.T, out []byte) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	var r result
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
+		t.Fatalf("last line of standard output is no JSON: %v\n%s", err, out)
+	}
+	t.Logf("ready %.0f s, first payout %.0f s, all %.0f s", r.Ready, r.First, r.Total)
+	if !r.OK {
+		t.Error("ok is false")
+	}
+	var names []string
+	for _, s := range r.Steps {
+		names = append(names, s.Name)
+		onChain := s.Name != "refused"
+		if (s.TxID != nil) != onChain {
+			t.Errorf("step %s: txid %v", s.Name, s.TxID)
+		}
+		signed := onChain && s.Name != "deposit"
+		if signed && len(s.Signers) != 3 || !signed && (s.Signers == nil || len(s.Signers) != 0) {
+			t.Errorf("step %s: signers %v", s.Name, s.Signers)
+		}
+		if s.Seconds == nil {
+			t.Errorf("step %s: no seconds", s.Name)
+		}
+	}
+	want := []string{"supply", "deposit", "borrow", "refused", "borrow-more", "kill", "repay", "withdraw"}
+	if !slices.Equal(names, want) {
+		t.Errorf("steps %v, want %v", names, want)
+	}
+	if r.Ready <= 0 || r.First <= r.Ready || r.Total <= r.First {
+		t.Errorf("seconds ready %v, first payout %v, total %v", r.Ready, r.First, r.Total)
+	}
+}
+
+// resume starts the network again from its directory, uses it by hand and ends
+// it with Ctrl-C.
+func resume(t *testing.T, ctx context.Context, dir string) {
+	t.Helper()
+	c := command(ctx, "testnet", "--dir", dir)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stdout = w
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	up := make(chan bool, 1)
+	go func() {
+		s := bufio.NewScanner(r)
+		for s.Scan() {
+			if strings.Contains(s.Text(), "Ctrl-C stops everything") {
+				up <- true
+			}
+		}
+		up <- false
+	}()
+	if !<-up {
+		err := c.Wait()
+		t.Fatalf("resumed network ended: %v\n%s%s", err, c.err.String(), logs(dir))
+	}
+	byHand(t, ctx, dir)
+
+	second := command(ctx, "testnet", "--dir", dir)
+	if err := second.Run(); err == nil || !strings.Contains(second.err.String(), "already runs in") {
+		t.Errorf("a second testnet in one directory: %v\n%s", err, second.err.String())
+	}
+	if err := c.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Errorf("Ctrl-C: %v\n%s", err, c.err.String())
+	}
+	if left := processesOf(t, dir); len(left) > 0 {
+		t.Errorf("processes left behind by Ctrl-C: %v", left)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "node-1", "genesis.cbor")); err != nil {
+		t.Errorf("Ctrl-C took the directory: %v", err)
+	}
+}
+
+// byHand walks the commands a person would type, with a taproot signer for the
+// request, which the demo does not use.
+func byHand(t *testing.T, ctx context.Context, dir string) {
+	t.Helper()
+	apis, err := testnet.APIs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wallet := filepath.Join(dir, "hand.json")
+	at := func(api int, args ...string) map[string]any {
+		t.Helper()
+		c := command(ctx, append(args, "--json")...)
+		c.Env = append(os.Environ(), "COFFER_API="+apis[api], "COFFER_WALLET="+wallet)
+		if err := c.Run(); err != nil {
+			t.Fatalf("coffer %v: %v\n%s%s", args, err, c.out.String(), c.err.String())
+		}
+		var doc map[string]any
+		if err := json.Unmarshal(c.out.Bytes(), &doc); err != nil {
+			t.Fatalf("coffer %v: %v\n%s", args, err, c.out.String())
+		}
+		return doc
+	}
+	at(0, "wallet", "new")
+	at(1, "account", "open", "--with", "p2tr")
+	address := at(2, "deposit-address", "btc", "--with", "p2tr")["address"].(string)
+	at(0, "testnet", "faucet", "BTC", address, "0.5", "--dir", dir)
+	at(0, "testnet", "mine", "6", "--dir", dir)
+
+	c, err := client.New(apis[3], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := at(3, "account", "--with", "p2tr")["id"].(string)
+	deadline := time.Now().Add(90 * time.Second)
+	for {
+		a, err := c.Account(ctx, id)
+		if err == nil && slices.ContainsFunc(a.Health.Positions, func(p client.Position) bool { return p.Pool == "btc" && p.Collateral == "50000000" }) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("0.5 BTC not credited in 90 s: %v %+v", err, a)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	to := "0x71C7656EC7ab88b098defB751B7401B5f6d8976F"
+	at(2, "borrow", "100", "usdt.eth", "--to", to, "--with", "p2tr", "--yes")
+	for _, show := range []string{"position", "markets", "status"} {
+		args := []string{show}
+		if show == "position" {
+			args = append(args, "--with", "p2tr")
+		}
+		at(1, args...)
+	}
+}
+
+// TestPortInUse: one clear line that says what and what to do.
+func TestPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	dir := filepath.Join(t.TempDir(), "net")
+	c := command(t.Context(), "testnet", "--dir", dir, "--api-port", fmt.Sprint(port))
+	if err := c.Run(); err == nil {
+		t.Fatal("started on a port in use")
+	}
+	last := lastLine(c.err.String())
+	if !strings.Contains(last, fmt.Sprint(port)) || !strings.Contains(last, "--api-port") {
+		t.Errorf("want one line naming the port and the flag, got:\n%s", c.err.String())
+	}
+	if left := processesOf(t, dir); len(left) > 0 {
+		t.Errorf("processes left behind: %v", left)
+	}
+}
+
+// TestWrongPassphrase: exit code 3, no retry, and the passphrase is not echoed.
+func TestWrongPassphrase(t *testing.T) {
+	dir := t.TempDir()
+	right, wrong := filepath.Join(dir, "right"), filepath.Join(dir, "wrong")
+	for name, text := range map[string]string{right: "correct horse", wrong: "battery staple"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	home := filepath.Join(dir, "n1")
+	if c := command(t.Context(), "node", "init", "--dir", home, "--passphrase-file", right); c.Run() != nil {
+		t.Fatalf("init: %s", c.err.String())
+	}
+	g := smallGenesis(t, home)
+	writeNode(t, home, g)
+	c := command(t.Context(), "node", "start", "--dir", home, "--passphrase-file", wrong)
+	err := c.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Errorf("exit %v, want 3\n%s", err, c.err.String())
+	}
+	if strings.Contains(c.err.String(), "battery") || strings.Contains(c.err.String(), "horse") {
+		t.Errorf("passphrase shown: %s", c.err.String())
+	}
+	if err := os.Chmod(right, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c = command(t.Context(), "node", "start", "--dir", home, "--passphrase-file", right)
+	if err := c.Run(); err == nil || !strings.Contains(c.err.String(), "0600") {
+		t.Errorf("a passphrase file that others read: %v\n%s", err, c.err.String())
+	}
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// processesOf finds processes whose command line names dir.
+func processesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("looks into /proc")
+	}
+	var found []string
+	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(e)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		if line := strings.ReplaceAll(string(b), "\x00", " "); strings.Contains(line, dir) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// noSecrets: no log of the run holds the passphrase that opens the keystores.
+func noSecrets(t *testing.T, dir string) {
+	t.Helper()
+	pass, err := os.ReadFile(filepath.Join(dir, "passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := filepath.Glob(filepath.Join(dir, "logs", "*"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("no logs: %v", err)
+	}
+	for _, l := range logs {
+		b, err := os.ReadFile(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, bytes.TrimSpace(pass)) {
+			t.Errorf("%s holds the passphrase", filepath.Base(l))
+		}
+		if st, err := os.Stat(l); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v (%v)", filepath.Base(l), st.Mode(), err)
+		}
+	}
+}
+
+// logs is the end of each child's log, for a failed run.
+func logs(dir string) string {
+	var b strings.Builder
+	files, _ := filepath.Glob(filepath.Join(dir, "logs", "*"))
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		fmt.Fprintf(&b, "\n== %s\n%s", filepath.Base(f), text[max(0, len(text)-4000):])
+	}
+	return b.String()
+}
+
