@@ -145,9 +145,6 @@ func (d *demo) run(ctx context.Context) error {
 		s.Seconds = time.Since(start).Seconds()
 		d.result.Steps = append(d.result.Steps, s)
 		fmt.Fprintf(d.say, "%-12s %s (%.1f s)\n", s.Name, s.what, s.Seconds)
-		if s.Name == "borrow" {
-			d.result.FirstPayoutSeconds = time.Since(d.Built).Seconds()
-		}
 	}
 	return nil
 }
@@ -308,6 +305,16 @@ func (d *demo) borrow(ctx context.Context, s *Step, to common.Address, amount in
 	o, err := d.payout(ctx, d.borrower, address.ActionBorrow, to, amount)
 	if err != nil {
 		return err
+	}
+	err = poll(ctx, func() (bool, error) {
+		now, err := d.Ethereum.TokenBalance(ctx, to)
+		return err == nil && now.Cmp(before) > 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("nothing arrived at %s: %w", to, err)
+	}
+	if d.result.FirstPayoutSeconds == 0 {
+		d.result.FirstPayoutSeconds = time.Since(d.Built).Seconds()
 	}
 	if o, err = d.paid(ctx, o.ID); err != nil {
 		return err
