@@ -228,6 +228,10 @@ func (n *Network) initNodes(fresh bool, members []ledger.MemberID) error {
 }
 
 func (n *Network) startChains(ctx context.Context, btcd string, s saved) error {
+	// Made before both start at once: each would make its own, and Ethereum's genesis holds the faucet's address.
+	if _, err := loadFaucetKeys(n.Dir); err != nil {
+		return err
+	}
 	errs := make(chan error, 2)
 	go func() {
 		var err error
