@@ -200,7 +200,7 @@ func (s *server) private(token string, next http.Handler) http.Handler {
 	})
 }
 
-// outer bounds bodies and turns a panic into a problem document.
+// outer turns a panic into a problem document.
 func (s *server) outer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -216,11 +216,6 @@ func (s *server) outer(next http.Handler) http.Handler {
 			s.write(w, p)
 		}()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if r.ContentLength > maxBody {
-			w.Header().Set("Connection", "close")
-			s.write(w, s.tooLarge())
-			return
-		}
 		next.ServeHTTP(w, r)
 	})
 }
@@ -331,12 +326,6 @@ func newProblem(status int, code ledger.Code, about string) *client.Problem {
 	case noLeader, timeout, overloaded, ledger.CatchingUp, ledger.Limit:
 		p.Retryable, p.After = true, 1
 	}
-	return p
-}
-
-func (s *server) tooLarge() *client.Problem {
-	p := newProblem(http.StatusRequestEntityTooLarge, ledger.Malformed, "body")
-	p.Limit = fmt.Sprint(maxBody)
 	return p
 }
 
