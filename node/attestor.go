@@ -68,13 +68,13 @@ func planAttestations(v *ledger.State, w world) []statement {
 			say(ledger.KindTestSig, t)
 		}
 	}
-	if v.Epoch().Number == 0 {
-		return out // nothing else counts before there are keys
-	}
 	for _, g := range w.gaveUp {
 		if b, ok := v.Batches.Get(g.Batch); ok && !b.Done && b.Spent == nil && b.Newest().K == g.Attempt && !hasMember(b.Newest().Gave, w.self) {
 			say(ledger.KindGaveUp, g)
 		}
+	}
+	if v.Epoch().Number == 0 {
+		return out // nothing else counts before there are keys
 	}
 	if rs := planPrices(v, seat, w.prices); len(rs) > 0 {
 		say(ledger.KindPrice, rs)

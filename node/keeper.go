@@ -3,12 +3,10 @@ package node
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/tss"
 	"github.com/coffer-network/coffer/tss/keystore"
@@ -120,6 +118,12 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 	n.noteSession(req, t.attempt.Roster)
 	defer n.dropSession(req.Session)
 	start := time.Now()
+	if req.Key.Curve == tss.Secp256k1 {
+		if err := n.makePreParams(ctx); err != nil { // an earlier try may have used the set
+			log.Error("no pre-parameters", slog.Any("err", err))
+			return
+		}
+	}
 	res, err := n.tss.Keygen(ctx, req)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -165,23 +169,30 @@ func (n *Node) prepare(ctx context.Context) {
 		n.setPrepared()
 		return
 	}
-	have, err := n.keys.PreParams()
-	if err == nil && have == 0 {
-		start := time.Now()
-		n.log.Info("making pre-parameters")
-		var pp *keygen.LocalPreParams
-		if pp, err = preparams.Generate(ctx, 1, nil); err == nil {
-			err = tss.StorePreParams(n.keys, pp)
+	if err := n.makePreParams(ctx); err != nil {
+		if ctx.Err() == nil {
+			n.log.Error("no pre-parameters, this node cannot take part in a key generation", slog.Any("err", err))
 		}
-		if err == nil {
-			n.log.Info("pre-parameters ready", slog.Duration("took", time.Since(start)))
-		}
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		n.log.Error("no pre-parameters", slog.Any("err", err))
 		return
 	}
 	n.setPrepared()
+}
+
+// makePreParams puts a set into the keystore's pool if it is empty. One that was
+// brought to a session is never used again.
+func (n *Node) makePreParams(ctx context.Context) error {
+	have, err := n.keys.PreParams()
+	if err != nil || have > 0 {
+		return err
+	}
+	start := time.Now()
+	n.log.Info("making pre-parameters")
+	pp, err := preparams.Generate(ctx, 1, nil)
+	if err != nil {
+		return err
+	}
+	n.log.Info("pre-parameters ready", slog.Duration("took", time.Since(start)))
+	return tss.StorePreParams(n.keys, pp)
 }
 
 func (n *Node) setPrepared() {

@@ -91,6 +91,7 @@ func (n *Node) sign(ctx context.Context) {
 				stop()
 			}
 		}
+		n.forget(v)
 		select {
 		case <-ctx.Done():
 			return
@@ -99,6 +100,24 @@ func (n *Node) sign(ctx context.Context) {
 			delete(running, k)
 		case <-changed:
 		case <-tick.C:
+		}
+	}
+}
+
+// forget drops what was kept in memory for batches that are settled. Signatures
+// stay in the keystore.
+func (n *Node) forget(v *ledger.State) {
+	done := func(id uint64) bool { b, ok := v.Batches.Get(id); return ok && b.Done }
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for k := range n.failedAt {
+		if done(k.batch) {
+			delete(n.failedAt, k)
+		}
+	}
+	for k := range n.sigs {
+		if done(k.batch) && n.unshared[k] == nil {
+			delete(n.sigs, k)
 		}
 	}
 }
