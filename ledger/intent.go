@@ -135,8 +135,8 @@ func (s *State) prelude(in *Intent) (request, *Stored, Code) {
 	if r.Nonce != acc.Nonce {
 		return r, nil, BadNonce
 	}
-	if open && s.Accounts.len() >= maxAccounts {
-		return r, nil, Limit
+	if open && s.Accounts.len() >= maxAccounts || !open && s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
+		return r, nil, Limit // nonce unchanged: the same text may be sent again
 	}
 	return r, nil, OK
 }
@@ -195,9 +195,6 @@ func (x *execution) payOut(r request) Code {
 	acc := s.Accounts.at(r.account)
 	if acc.Outflows >= MaxAccountOpen {
 		return OutflowCap
-	}
-	if s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
-		return Limit
 	}
 	maxFee, err := fixed.Parse(r.MaxFee.Units)
 	if err != nil {

@@ -41,12 +41,6 @@ func (n *Node) Submit(ctx context.Context, command []byte) (api.Outcome, error) 
 	return api.Outcome{}, err
 }
 
-// Preview applies a text to a copy of the applied state.
-func (n *Node) Preview(text string) (*ledger.State, ledger.Result) {
-	s, code := n.View().Preview(text)
-	return s, ledger.Result{Code: code}
-}
-
 // WaitHeight returns once this replica applied height.
 func (n *Node) WaitHeight(ctx context.Context, height uint64) error {
 	return n.cons.WaitHeight(ctx, height)

@@ -258,7 +258,7 @@ func (n *Node) serve(l net.Listener, h http.Handler) *http.Server {
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
-		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := s.Serve(api.Bound(l)); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			n.log.Error("listener ended", slog.String("addr", l.Addr().String()), slog.Any("err", err))
 		}
 	}()

@@ -16,7 +16,7 @@ import (
 const (
 	exitFailed  = 1
 	exitUsage   = 2
-	exitUnknown = 3
+	exitUnknown = 4 // 3 is a wrong passphrase, of node start
 	exitSignal  = 130
 )
 
@@ -83,7 +83,7 @@ func newRootCmd() *cobra.Command {
 of them must each decide, from their own copy of the ledger, that a payment is
 owed before a signature for it can exist.
 
-Exit codes: 0 done; 1 refused or failed; 2 used wrongly; 3 posted, outcome not
+Exit codes: 0 done; 1 refused or failed; 2 used wrongly; 4 posted, outcome not
 known yet (send it again: a request counts once); 130 interrupted.
 
 Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
