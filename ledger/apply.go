@@ -131,7 +131,8 @@ func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
 	o := &execution{s: x.s.View()}
 	defer func() {
 		if r := recover(); r != nil {
-			x.s.OutflowsHalt = fmt.Sprintf("%s: %s: %v", Broken, what, r)
+			// Not r's text: it is the compiler's, and state must not depend on it.
+			x.s.OutflowsHalt = string(Broken) + ": " + what
 			x.emit(Event{Name: "broken", Note: what})
 			code = Broken
 		}

@@ -213,14 +213,20 @@ func (x *execution) gaveUp(m MemberID, g GaveUp) Code {
 		return Malformed
 	}
 	a := b.Newest()
+	e, ok := s.epochNumber(a.Epoch)
+	if !ok { // key generation and first test signatures of the epoch being prepared
+		if s.Next == nil {
+			return OK
+		}
+		e = s.Next.Epoch
+	}
+	if !e.Has(m) {
+		return NotAllowed
+	}
 	a.Gave = withMember(a.Gave, m)
 	b.Attempts = slices.Clone(b.Attempts)
 	b.Attempts[len(b.Attempts)-1] = a
 	s.Batches.put(b.ID, b)
-	e, _ := s.epochNumber(a.Epoch)
-	if b.Kind == BatchKeygen {
-		e = s.Next.Epoch
-	}
 	if len(a.Gave) >= e.F+1 && s.OutflowsHalt == "" && s.Opening == nil && !s.Catching {
 		x.retry(b)
 	}
