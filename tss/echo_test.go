@@ -85,6 +85,10 @@ func TestTwoMessagesInOneSlot(t *testing.T) {
 	}
 	_, err := runOne(t, nodes, signRequest(eddsaKey, []byte("m"), ids...))
 	wantBlame(t, err, tss.Equivocation, ids[1])
+	var b *tss.Blame
+	if !errors.As(err, &b) || len(b.Evidence) != 2 || tss.NameOf(b.Evidence[0]) != "D1" || tss.NameOf(b.Evidence[1]) != "D1" {
+		t.Errorf("the evidence is not both messages: %v", err)
+	}
 }
 
 // Whatever a network repeats, and whatever an outsider or an old session adds,

@@ -5,7 +5,8 @@ import "crypto/ed25519"
 // Tamper lets a test replace what a Signer is about to sign and send: message
 // name, recipient (-1: broadcast) and payload.
 func (s *Signer) Tamper(f func(name string, to int, payload []byte) []byte) {
-	s.tamper = func(o outgoing) []byte { return f(o.rule.name, o.to, o.payload) }
+	g := func(o outgoing) []byte { return f(o.rule.name, o.to, o.payload) }
+	s.tamper.Store(&g)
 }
 
 // EvidenceOf checks evidence as anyone could: it returns who signed it.

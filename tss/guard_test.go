@@ -177,6 +177,28 @@ func TestGuardOfECDSAKeygen(t *testing.T) {
 		}
 	}
 
+	// K6 from a party that commits to the wrong number of points: the library
+	// would index beyond them.
+	ec := lib.S256().Params()
+	for _, points := range []int{0, 1, 3} {
+		var flat []*big.Int
+		for range points {
+			flat = append(flat, ec.Gx, ec.Gy)
+		}
+		c := commitments.NewHashCommitment(rand.Reader, flat...)
+		g := k.guardAt(t, "K2")
+		g.commits["K1"][1] = c.C
+		m := proto.Clone(k.all["K2"].Content()).(*k2)
+		m.DeCommitment = nil
+		for _, d := range c.D {
+			m.DeCommitment = append(m.DeCommitment, d.Bytes())
+		}
+		var v *violation
+		if err := k.feed(g, "K2", m); !errors.As(err, &v) || v.check != "K6" {
+			t.Errorf("%d points, committed to: %v", points, err)
+		}
+	}
+
 	// K7: a polynomial that another party committed to before.
 	g := k.guardAt(t, "K2")
 	m := k.all["K2"].Content().(*k2)

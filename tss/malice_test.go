@@ -3,11 +3,14 @@ package tss_test
 import (
 	"context"
 	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"math/big"
+	"sync/atomic"
 	"testing"
 
+	"github.com/bnb-chain/tss-lib/v2/crypto/commitments"
 	ecdsakeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
 	ecdsasigning "github.com/bnb-chain/tss-lib/v2/ecdsa/signing"
 	eddsakeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
@@ -29,6 +32,7 @@ type lie struct {
 	check   string // that must catch it
 	message string // name of the message type that is spoilt
 	spoil   func(payload []byte) []byte
+	before  func(name string, payload []byte) []byte // prepares the lie, or nil
 }
 
 // spoil decodes a payload, changes its content and encodes it again.
@@ -72,12 +76,15 @@ func increment(b []byte) []byte {
 // makes of it.
 func expectLie(t *testing.T, nodes []tsstest.Node, l lie, run func(context.Context, tsstest.Node) error) {
 	t.Helper()
-	lied := false
+	var lied atomic.Bool
 	nodes[1].Signer.Tamper(func(name string, _ int, payload []byte) []byte {
 		if name != l.message {
+			if l.before != nil {
+				payload = l.before(name, payload)
+			}
 			return payload
 		}
-		lied = true
+		lied.Store(true)
 		return l.spoil(payload)
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -86,7 +93,7 @@ func expectLie(t *testing.T, nodes []tsstest.Node, l lie, run func(context.Conte
 	err := run(ctx, nodes[0])
 	cancel() // the liar waits for an answer that will not come
 	<-done
-	if !lied {
+	if !lied.Load() {
 		t.Fatalf("%s: the message was never sent; %v", l.name, err)
 	}
 	var b *tss.Blame
@@ -128,27 +135,27 @@ func TestECDSASignLies(t *testing.T) {
 		r9  = *ecdsasigning.SignRound9Message
 	)
 	lies := []lie{
-		{"ciphertext shares a factor with N", "S1", "S1p", spoil(func(m r1p) { m.C = times(n.Bytes(), 5) })},
-		{"ciphertext beyond N²", "S1", "S1p", spoil(func(m r1p) { m.C = new(big.Int).Mul(n, n).Bytes() })},
-		{"range proof part missing", "A2", "S1p", spoil(func(m r1p) { m.RangeProofAlice = outOf(m.RangeProofAlice, 1) })},
-		{"range proof S1 a multiple of q", "S2", "S1p", spoil(func(m r1p) { m.RangeProofAlice[4] = times(q, 2) })},
-		{"leading zero", "S1", "S1p", spoil(func(m r1p) { m.C = append([]byte{0}, m.C...) })},
-		{"unknown field", "A1", "S1p", func(p []byte) []byte { return append(p, 0xfa, 0x01, 0x00) }},
+		{"ciphertext shares a factor with N", "S1", "S1p", spoil(func(m r1p) { m.C = times(n.Bytes(), 5) }), nil},
+		{"ciphertext beyond N²", "S1", "S1p", spoil(func(m r1p) { m.C = new(big.Int).Mul(n, n).Bytes() }), nil},
+		{"range proof part missing", "A2", "S1p", spoil(func(m r1p) { m.RangeProofAlice = outOf(m.RangeProofAlice, 1) }), nil},
+		{"range proof S1 a multiple of q", "S2", "S1p", spoil(func(m r1p) { m.RangeProofAlice[4] = times(q, 2) }), nil},
+		{"leading zero", "S1", "S1p", spoil(func(m r1p) { m.C = append([]byte{0}, m.C...) }), nil},
+		{"unknown field", "A1", "S1p", func(p []byte) []byte { return append(p, 0xfa, 0x01, 0x00) }, nil},
 		{"other content", "E5", "S1", func([]byte) []byte {
 			a, _ := anypb.New(&eddsasigning.SignRound1Message{Commitment: []byte{1}})
 			b, _ := proto.Marshal(a)
 			return b
-		}},
-		{"no protobuf", "A1", "S1", func([]byte) []byte { return []byte{0xff} }},
-		{"commitment of 33 bytes", "S5", "S1", spoil(func(m r1) { m.Commitment = append([]byte{1}, make([]byte, 32)...) })},
-		{"ProofBobWC S1 a multiple of q", "S4", "S2p", spoil(func(m r2) { m.ProofBobWc[6] = times(q, 2) })},
-		{"ProofBobWC U off the curve", "S4", "S2p", spoil(func(m r2) { m.ProofBobWc[11] = increment(m.ProofBobWc[11]) })},
-		{"equal ciphertexts", "S3", "S2p", spoil(func(m r2) { m.C2 = m.C1 })},
-		{"theta is zero mod q", "S6", "S3", spoil(func(m r3) { m.Theta = q })},
-		{"Schnorr t is zero mod q", "S7", "S4", spoil(func(m r4) { m.ProofT = q })},
-		{"V proof u is zero mod q", "S8", "S6", spoil(func(m r6) { m.VProofU = q })},
-		{"U and T do not open the commitment", "S9", "S8", spoil(func(m r8) { m.DeCommitment[0] = increment(m.DeCommitment[0]) })},
-		{"s is zero mod q", "S10", "S9", spoil(func(m r9) { m.S = q })},
+		}, nil},
+		{"no protobuf", "A1", "S1", func([]byte) []byte { return []byte{0xff} }, nil},
+		{"commitment of 33 bytes", "S5", "S1", spoil(func(m r1) { m.Commitment = append([]byte{1}, make([]byte, 32)...) }), nil},
+		{"ProofBobWC S1 a multiple of q", "S4", "S2p", spoil(func(m r2) { m.ProofBobWc[6] = times(q, 2) }), nil},
+		{"ProofBobWC U off the curve", "S4", "S2p", spoil(func(m r2) { m.ProofBobWc[11] = increment(m.ProofBobWc[11]) }), nil},
+		{"equal ciphertexts", "S3", "S2p", spoil(func(m r2) { m.C2 = m.C1 }), nil},
+		{"theta is zero mod q", "S6", "S3", spoil(func(m r3) { m.Theta = q }), nil},
+		{"Schnorr t is zero mod q", "S7", "S4", spoil(func(m r4) { m.ProofT = q }), nil},
+		{"V proof u is zero mod q", "S8", "S6", spoil(func(m r6) { m.VProofU = q }), nil},
+		{"U and T do not open the commitment", "S9", "S8", spoil(func(m r8) { m.DeCommitment[0] = increment(m.DeCommitment[0]) }), nil},
+		{"s is zero mod q", "S10", "S9", spoil(func(m r9) { m.S = q }), nil},
 	}
 	for i, l := range lies {
 		r := signRequest(ecdsaKey, make([]byte, 32), nodes[0].ID, nodes[1].ID)
@@ -179,23 +186,31 @@ func TestEd25519Lies(t *testing.T) {
 	minusOne := new(big.Int).Sub(lib.Edwards().Params().P, big.NewInt(1)).Bytes()
 	torsion := func(m s2) { m.ProofAlphaX, m.ProofAlphaY = []byte{1}, minusOne }
 	for i, c := range []lie{
-		{"commitment of 33 bytes", "D1", "D1", spoil(func(m *eddsasigning.SignRound1Message) { m.Commitment = append([]byte{1}, make([]byte, 32)...) })},
-		{"R off the curve", "D4", "D2", spoil(func(m s2) { m.DeCommitment[2] = increment(m.DeCommitment[2]) })},
-		{"R in two parts", "A2", "D2", spoil(func(m s2) { m.DeCommitment = outOf(m.DeCommitment, 1) })},
-		{"alpha no point of the group", "D4", "D2", spoil(torsion)},
-		{"s is the order", "D5", "D3", spoil(func(m s3) { m.S = l })},
+		{"commitment of 33 bytes", "D1", "D1", spoil(func(m *eddsasigning.SignRound1Message) { m.Commitment = append([]byte{1}, make([]byte, 32)...) }), nil},
+		{"R off the curve", "D4", "D2", spoil(func(m s2) { m.DeCommitment[2] = increment(m.DeCommitment[2]) }), nil},
+		{"R in two parts", "A2", "D2", spoil(func(m s2) { m.DeCommitment = outOf(m.DeCommitment, 1) }), nil},
+		{"alpha no point of the group", "D4", "D2", spoil(torsion), nil},
+		{"s is the order", "D5", "D3", spoil(func(m s3) { m.S = l }), nil},
 	} {
 		r := signRequest(eddsaKey, []byte("m"), ids...)
 		r.Batch = uint64(i)
 		r.Session = tss.SessionName(r)
 		expectLie(t, nodes, c, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Sign(ctx, r); return err })
 	}
+	empty := commitments.NewHashCommitment(rand.Reader)
 	for i, c := range []lie{
-		{"share is the order", "D2", "E2p", spoil(func(m kp) { m.Share = l })},
-		{"polynomial of degree too low", "D3", "E2", spoil(func(m k2) { m.DeCommitment = outOf(m.DeCommitment, 2) })},
-		{"polynomial without points", "D3", "E2", spoil(func(m k2) { m.DeCommitment = m.DeCommitment[:1] })},
-		{"polynomial point off the curve", "D3", "E2", spoil(func(m k2) { m.DeCommitment[3] = increment(m.DeCommitment[3]) })},
-		{"Schnorr t is the order", "D3", "E2", spoil(func(m k2) { m.ProofT = l })},
+		{"share is the order", "D2", "E2p", spoil(func(m kp) { m.Share = l }), nil},
+		{"polynomial of degree too low", "D3", "E2", spoil(func(m k2) { m.DeCommitment = outOf(m.DeCommitment, 2) }), nil},
+		// It commits to what it will open, so that only the length is wrong.
+		{"polynomial without points", "D3", "E2", spoil(func(m k2) { m.DeCommitment = [][]byte{empty.D[0].Bytes()} }),
+			func(name string, payload []byte) []byte {
+				if name != "E1" {
+					return payload
+				}
+				return spoil(func(m *eddsakeygen.KGRound1Message) { m.Commitment = empty.C.Bytes() })(payload)
+			}},
+		{"polynomial point off the curve", "D3", "E2", spoil(func(m k2) { m.DeCommitment[3] = increment(m.DeCommitment[3]) }), nil},
+		{"Schnorr t is the order", "D3", "E2", spoil(func(m k2) { m.ProofT = l }), nil},
 	} {
 		r := keygenRequest(eddsaKey, 2, 2)
 		r.Batch = uint64(100 + i)
@@ -213,9 +228,9 @@ func TestECDSAKeygenLies(t *testing.T) {
 	_, nodes := tsstest.Cluster(t, cluster, 2, patient)
 	type k1 = *ecdsakeygen.KGRound1Message
 	for i, l := range []lie{
-		{"even N", "K1", "K1", spoil(func(m k1) { m.PaillierN[len(m.PaillierN)-1] &^= 1 })},
+		{"even N", "K1", "K1", spoil(func(m k1) { m.PaillierN[len(m.PaillierN)-1] &^= 1 }), nil},
 		// The library reads this as a negative length, and slices with it.
-		{"negative length inside a DLN proof", "K2", "K1", spoil(func(m k1) { m.Dlnproof_1[129] = []byte{0x80, 0, 0, 0, 0, 0, 0, 1} })},
+		{"negative length inside a DLN proof", "K2", "K1", spoil(func(m k1) { m.Dlnproof_1[129] = []byte{0x80, 0, 0, 0, 0, 0, 0, 1} }), nil},
 	} {
 		for j, n := range nodes {
 			if err := tss.StorePreParams(n.Keystore, tsstest.PreParams(2)[j]); err != nil {

@@ -80,7 +80,7 @@ type Signer struct {
 	closed   bool
 
 	// tamper lets a test send what no honest party sends.
-	tamper func(outgoing) []byte
+	tamper atomic.Pointer[func(outgoing) []byte]
 }
 
 // earlyJoin is a Join that came before this node's own.
@@ -382,9 +382,9 @@ func (s *Signer) silence(r Request) time.Duration {
 	return limit * time.Duration(max(1, len(s.sessions)))
 }
 
-func (s *Signer) tampered(o outgoing) ([]byte, error) {
-	if s.tamper == nil {
-		return o.payload, nil
+func (s *Signer) tampered(o outgoing) []byte {
+	if f := s.tamper.Load(); f != nil {
+		return (*f)(o)
 	}
-	return s.tamper(o), nil
+	return o.payload
 }
