@@ -1,0 +1,97 @@
+package node
+
+import (
+	"time"
+
+	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/ledger"
+)
+
+// The planners, for who runs them in a world of his own: testnet/sim puts
+// another loop around the same plans. Nothing here decides anything.
+
+// Statement is something a member wants to attest.
+type Statement struct {
+	Kind ledger.Kind
+	Body any
+}
+
+// World is what a member knows besides the ledger when it decides what to say.
+type World struct {
+	Self           ledger.MemberID
+	Clock          uint64 // own clock, Unix ms; 0: not to be attested yet
+	Prices         map[string]ledger.PriceReport
+	Seen           map[string]chains.Observations // by chain
+	Ready          []ledger.ShareReady
+	Tests          []ledger.TestSig
+	GaveUp         []ledger.GaveUp
+	Flip           *ledger.Certificate
+	FeeEveryMillis uint64
+	CaughtUp       bool
+}
+
+// PlanAttestations says what the ledger has not heard from this member.
+func PlanAttestations(v *ledger.State, w World) []Statement {
+	var out []Statement
+	for _, s := range planAttestations(v, world{
+		self: w.Self, clock: w.Clock, prices: w.Prices, seen: w.Seen, ready: w.Ready, tests: w.Tests,
+		gaveUp: w.GaveUp, flip: w.Flip, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp,
+	}) {
+		out = append(out, Statement{s.kind, s.body})
+	}
+	return out
+}
+
+// Job is one attempt that a member of its roster should hold signatures for.
+type Job struct {
+	Batch   ledger.Batch
+	Attempt ledger.Attempt
+}
+
+// PlanSigning says for which attempts self should hold or make signatures now.
+func PlanSigning(v *ledger.State, self ledger.MemberID) []Job {
+	var out []Job
+	for _, j := range planSigning(v, self) {
+		out = append(out, Job{j.batch, j.attempt})
+	}
+	return out
+}
+
+// PlanBroadcasts says which batches wait for their anchor to be spent.
+func PlanBroadcasts(v *ledger.State) []ledger.Batch { return planBroadcasts(v) }
+
+// AttemptKey names an attempt.
+type AttemptKey struct{ Batch, Attempt uint64 }
+
+// JudgePlans adds to what was known whether each open attempt, that a head at
+// height covers, was planned at about the time now (spec: consensus R5a).
+func JudgePlans(v *ledger.State, height uint64, now time.Time, known map[AttemptKey]bool) map[AttemptKey]bool {
+	before := make(map[jobKey]bool, len(known))
+	for k, timely := range known {
+		before[jobKey{k.Batch, k.Attempt}] = timely
+	}
+	after := map[AttemptKey]bool{}
+	for _, x := range judgePlans(v, height, now, before) {
+		after[AttemptKey{x.Batch, x.Attempt}] = x.Timely
+	}
+	return after
+}
+
+// ChainView is what the ledger wants to be looked at on one chain.
+func ChainView(v *ledger.State, chain string) chains.View { return chainView(v, chain) }
+
+// KeygenTask is a try of a key's generation that awaits this member.
+type KeygenTask struct {
+	Key     ledger.NextKey
+	Attempt ledger.Attempt
+}
+
+// PlanKeygens says which key generations are planned with self among them and
+// not answered by it.
+func PlanKeygens(v *ledger.State, self ledger.MemberID) []KeygenTask {
+	var out []KeygenTask
+	for _, t := range planKeygens(v, self) {
+		out = append(out, KeygenTask{t.key, t.attempt})
+	}
+	return out
+}

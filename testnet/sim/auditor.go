@@ -1,0 +1,404 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/coffer-network/coffer/chains/chaintest"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// auditor keeps books of its own. It reads the chains, the requests as their
+// signers sent them, and the master key's derivation; from the ledger it takes
+// what it judges and nothing it judges by (spec: outflows §10, oracle).
+type auditor struct {
+	s    *sim
+	asks map[string][]ask // by destination
+	bad  map[ledger.Hash]bool
+	own  map[string]ledger.Purpose // "chain/address" of ours
+
+	txs      map[string]map[string]*tx // chain → id → transaction of ours
+	deposits map[string]map[string]ledger.Payment
+
+	outflows map[string][]uint64  // destination → outflows of the ledger
+	credited map[string]bool      // inflow ids
+	in, out  map[string]fixed.Int // by asset: credited, and gone for good
+}
+
+// ask is a signed request for coins.
+type ask struct {
+	account, pool, to string
+	gross, fee        fixed.Int // fee: the most that is taken of it
+	all               bool      // gross is not in the text
+	outflow           uint64    // that the ledger made of it; 0: none
+}
+
+// tx is a transaction that consumed something of ours.
+type tx struct {
+	pays []ledger.Payment
+	fee  fixed.Int // where inputs have values
+}
+
+func newAuditor(s *sim) *auditor {
+	return &auditor{
+		s: s, asks: map[string][]ask{}, bad: map[ledger.Hash]bool{}, own: map[string]ledger.Purpose{},
+		txs: map[string]map[string]*tx{}, deposits: map[string]map[string]ledger.Payment{},
+		outflows: map[string][]uint64{}, credited: map[string]bool{}, in: map[string]fixed.Int{}, out: map[string]fixed.Int{},
+	}
+}
+
+func (a *auditor) asked(k ask) { a.asks[k.to] = append(a.asks[k.to], k) }
+
+// fund derives every address of ours from the dealer's key, once there is one.
+func (a *auditor) fund() {
+	k, _ := a.s.reference.Keys.Get(ledger.KeyECDSA1)
+	master := a.s.dealer.public(k.ID, k.Try)
+	own := func(p address.Path, why ledger.Purpose) {
+		c := must(address.Derive(address.KeyECDSA, k.ID, master, p))
+		text := must(address.P2WPKH(network, c.Pub))
+		if p.Chain == ledger.Ethereum {
+			text = address.EthereumAddress(must(address.EthereumOf(c.Pub)))
+		}
+		a.own[p.Chain+"/"+text] = why
+	}
+	own(address.Path{Chain: ledger.Bitcoin, Role: address.RoleMinter}, ledger.PurposeVault)
+	own(address.Path{Chain: ledger.Ethereum, Role: address.RoleHot}, ledger.PurposeVault)
+	own(address.Path{Chain: ledger.Ethereum, Role: address.RoleGas}, ledger.PurposeVault)
+	for _, c := range a.s.clients {
+		for chain, role := range map[string]string{ledger.Bitcoin: address.RoleMinter, ledger.Ethereum: address.RoleDeposit} {
+			own(address.Path{Chain: chain, Role: role, Subaccount: address.DepositSubaccount(c.id)}, ledger.PurposeSupply)
+			own(address.Path{Chain: chain, Role: role, Subaccount: address.RepaySubaccount(c.id)}, ledger.PurposeRepay)
+		}
+	}
+}
+
+// chains judges the best chains as they stand: every coin of ours that left was
+// asked for, and no request was paid more than once.
+func (a *auditor) chains() error {
+	paid := map[string][]fixed.Int{} // destination → amounts
+	for _, c := range []struct {
+		name string
+		fake *chaintest.Fake
+	}{{ledger.Bitcoin, a.s.btc}, {ledger.Ethereum, a.s.eth}} {
+		a.read(c.name, c.fake.Payments())
+		for id, t := range a.txs[c.name] {
+			for _, p := range t.pays {
+				if why, ours := a.own[c.name+"/"+p.To]; ours {
+					if c.name == ledger.Bitcoin && why != ledger.PurposeVault {
+						return fmt.Errorf("change of %s went to a client's address %s", id, p.To)
+					}
+					continue
+				}
+				if len(a.asks[p.To]) == 0 {
+					return fmt.Errorf("%s paid %s %s to %s, which nobody asked for", id, p.Amount, p.Asset, p.To)
+				}
+				paid[p.To] = append(paid[p.To], p.Amount)
+			}
+		}
+	}
+	for to, amounts := range paid {
+		if err := a.judge(to, amounts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read takes one chain's payments apart.
+func (a *auditor) read(chain string, pays []chaintest.Payment) {
+	values := map[string]fixed.Int{} // of outpoints
+	txs, deposits := map[string]*tx{}, map[string]ledger.Payment{}
+	index := map[string]int{}
+	for _, p := range pays {
+		out := fmt.Sprintf("%s:%d", p.TxID, index[p.TxID])
+		index[p.TxID]++
+		values[out] = p.Amount
+		if len(p.Spends) == 0 {
+			deposits[out] = p.Payment
+			continue
+		}
+		t := txs[p.TxID]
+		if t == nil {
+			t = &tx{}
+			for _, in := range p.Spends {
+				t.fee = add(t.fee, values[in])
+			}
+			txs[p.TxID] = t
+		}
+		t.pays = append(t.pays, p.Payment)
+		if chain == ledger.Bitcoin {
+			t.fee = must(fixed.Sub(t.fee, p.Amount))
+		}
+	}
+	a.txs[chain], a.deposits[chain] = txs, deposits
+}
+
+// judge: what one destination received is at most what was asked for it, and
+// each amount is that of an outflow of its own.
+func (a *auditor) judge(to string, amounts []fixed.Int) error {
+	var most, sum fixed.Int
+	for _, k := range a.asks[to] {
+		if k.outflow != 0 {
+			most = add(most, k.gross)
+		}
+	}
+	owed := a.nets(to)
+	for _, n := range amounts {
+		sum = add(sum, n)
+		i := slices.Index(owed, n)
+		if i < 0 {
+			return fmt.Errorf("%s received %s: paid twice, or never owed; owed once each: %s", to, amounts, a.nets(to))
+		}
+		owed = slices.Delete(owed, i, i+1)
+	}
+	if most.Less(sum) {
+		return fmt.Errorf("%s received %s of %s that was asked for", to, sum, most)
+	}
+	return nil
+}
+
+// nets are the amounts that the ledger owes or owed to a destination.
+func (a *auditor) nets(to string) []fixed.Int {
+	var ns []fixed.Int
+	for _, id := range a.outflows[to] {
+		if o, _ := a.s.reference.Outflows.Get(id); o.State != ledger.Refunded {
+			ns = append(ns, o.Net)
+		}
+	}
+	return ns
+}
+
+// command judges what a command did, on the reference.
+func (a *auditor) command(raw []byte, r ledger.Result) error {
+	var c ledger.Command
+	if ledger.Unmarshal(raw, &c) == nil && c.Intent != nil {
+		a.s.rep.Intents++
+		if r.Code != ledger.OK {
+			a.s.rep.Refused++
+		}
+		if a.bad[hashOf(raw)] && r.Code == ledger.OK {
+			return fmt.Errorf("accepted what must be refused: %q", c.Intent.Text)
+		}
+	}
+	for _, e := range r.Events {
+		if err := a.event(e); err != nil {
+			return err
+		}
+	}
+	if len(r.Events) == 0 {
+		return nil
+	}
+	return a.books()
+}
+
+func (a *auditor) event(e ledger.Event) error {
+	st := a.s.reference
+	switch e.Name {
+	case "outflow":
+		o, _ := st.Outflows.Get(e.Outflow)
+		a.s.rep.Outflows++
+		if o.Account != "" {
+			a.outflows[o.To] = append(a.outflows[o.To], o.ID)
+			return a.accepted(o)
+		}
+	case "attempt":
+		if b, _ := st.Batches.Get(e.Batch); b.Kind == ledger.BatchPay && b.Newest().K > 0 {
+			a.s.rep.Retries++
+		}
+	case "credited":
+		return a.credit(e)
+	case "outflow-state":
+		switch e.Note {
+		case ledger.Paid.String():
+			a.s.rep.Paid++
+			return a.paid(e.Outflow)
+		case ledger.Refunded.String():
+			a.s.rep.Refunded++
+		}
+	case "keygen-disagreement", "hold", "broken":
+		return fmt.Errorf("event %s: %s", e.Name, e.Note)
+	}
+	return nil
+}
+
+// accepted: an outflow is what a request asked for, and each request makes one.
+func (a *auditor) accepted(o ledger.Outflow) error {
+	for i, k := range a.asks[o.To] {
+		if k.outflow == 0 && k.account == o.Account && k.pool == o.Asset && k.fee == o.MaxFee && (k.all || k.gross == o.Gross) {
+			a.asks[o.To][i].gross, a.asks[o.To][i].outflow = o.Gross, o.ID
+			return nil
+		}
+	}
+	return fmt.Errorf("outflow %d of %s %s to %s was not asked for", o.ID, o.Gross, o.Asset, o.To)
+}
+
+// credit: a deposit is credited once, while the chain shows it, in full.
+func (a *auditor) credit(e ledger.Event) error {
+	id, reason, _ := strings.Cut(e.Note, " ")
+	in, _ := a.s.reference.Inflows.Get(id)
+	seen, ok := a.deposits[in.Chain][id]
+	switch {
+	case a.credited[id]:
+		return fmt.Errorf("inflow %s is credited twice", id)
+	case !ok:
+		return fmt.Errorf("inflow %s is credited and not on the chain", id)
+	case seen.To != in.Address || seen.Asset != e.Asset || seen.Amount.String() != e.Amount:
+		return fmt.Errorf("inflow %s of %s %s is credited as %s %s", id, seen.Amount, seen.Asset, e.Amount, e.Asset)
+	}
+	a.credited[id] = true
+	a.in[e.Asset] = add(a.in[e.Asset], seen.Amount)
+	a.s.rep.Credited++
+	if reason != "" {
+		a.s.rep.Suspended++
+	}
+	return nil
+}
+
+// paid: the ledger says so only of what the chain shows.
+func (a *auditor) paid(id uint64) error {
+	o, _ := a.s.reference.Outflows.Get(id)
+	asset, _ := a.s.genesis.Asset(o.Asset)
+	t, ok := a.txs[asset.Chain][o.TxID]
+	if !ok || !slices.Contains(t.pays, ledger.Payment{Asset: o.Asset, To: o.To, Amount: o.Net}) {
+		return fmt.Errorf("outflow %d is PAID by %s, which does not pay it", id, o.TxID)
+	}
+	if o.Account == "" {
+		return nil
+	}
+	a.out[o.Asset] = add(a.out[o.Asset], o.Net)
+	if o.Asset == "btc" {
+		a.out["btc"] = add(a.out["btc"], t.fee)
+	}
+	i := slices.IndexFunc(a.asks[o.To], func(k ask) bool { return k.outflow == id })
+	if k := a.asks[o.To][i]; add(o.Net, k.fee).Less(k.gross) {
+		return fmt.Errorf("outflow %d of %s paid %s: more than the fee of %s that was signed", id, k.gross, o.Net, k.fee)
+	}
+	return nil
+}
+
+// books: whatever was credited is cash, reserved or in suspense, or left on a
+// chain, to the unit.
+func (a *auditor) books() error {
+	for _, pool := range []string{"btc", "usdt.eth"} {
+		have := add(a.held(pool), a.out[pool])
+		if a.in[pool] != have {
+			return fmt.Errorf("%s: credited %s, held and gone %s", pool, a.in[pool], have)
+		}
+		if p, _ := a.s.reference.Pools.Get(pool); !p.Deficit.IsZero() {
+			return fmt.Errorf("%s: deficit of %s", pool, p.Deficit)
+		}
+	}
+	return nil
+}
+
+// held is what the ledger says it holds of an asset.
+func (a *auditor) held(pool string) fixed.Int {
+	p, _ := a.s.reference.Pools.Get(pool)
+	sum := add(p.Cash, p.Reserved)
+	for key, e := range a.s.reference.Suspense.All() {
+		if strings.HasSuffix(key, "/"+pool) {
+			sum = add(sum, e.Amount)
+		}
+	}
+	return sum
+}
+
+// atRest says what is not at rest, or not right at rest.
+func (a *auditor) atRest() error {
+	st := a.s.reference
+	if n, q := st.Live.Len(), st.Queue.Len(); n+q > 0 || st.Opening != nil {
+		for id := range st.Live.All() {
+			b, _ := st.Batches.Get(id)
+			return fmt.Errorf("%d batches open (%d of kind %d, attempt %d, spent %v), %d outflows queued", n, id, b.Kind, b.Newest().K, b.Spent != nil, q)
+		}
+		return fmt.Errorf("%d outflows queued", q)
+	}
+	for to, ids := range a.outflows {
+		var owed, got []fixed.Int
+		for _, id := range ids {
+			o, _ := st.Outflows.Get(id)
+			if o.State == ledger.Paid {
+				owed = append(owed, o.Net)
+			}
+		}
+		for _, c := range []string{ledger.Bitcoin, ledger.Ethereum} {
+			for _, t := range a.txs[c] {
+				for _, p := range t.pays {
+					if p.To == to {
+						got = append(got, p.Amount)
+					}
+				}
+			}
+		}
+		slices.SortFunc(owed, fixed.Int.Cmp)
+		slices.SortFunc(got, fixed.Int.Cmp)
+		if !slices.Equal(owed, got) {
+			return fmt.Errorf("%s received %s, PAID %s", to, got, owed)
+		}
+	}
+	return errors.Join(a.custody(ledger.Bitcoin, "btc"), a.custody(ledger.Ethereum, "usdt.eth"), a.floats(), a.coins())
+}
+
+// custody: what our addresses hold on the chain is what the books hold, and
+// deposits that are on their way or worth less than their spending.
+func (a *auditor) custody(chain, asset string) error {
+	var have fixed.Int
+	for at := range a.own {
+		if addr, ok := strings.CutPrefix(at, chain+"/"); ok {
+			have = add(have, a.s.chain(chain).Balance(addr, asset))
+		}
+	}
+	want := a.held(asset)
+	for id, p := range a.deposits[chain] {
+		if _, ours := a.own[chain+"/"+p.To]; !ours || p.Asset != asset {
+			continue
+		}
+		in, counted := a.s.reference.Inflows.Get(id)
+		if !counted {
+			return fmt.Errorf("deposit %s of %s %s is not counted", id, p.Amount, p.Asset)
+		}
+		if !a.credited[id] {
+			want = add(want, p.Amount)
+		}
+		if in.State == ledger.InflowSweeping {
+			return fmt.Errorf("deposit %s is being swept", id)
+		}
+	}
+	if have != want {
+		return fmt.Errorf("%s: addresses hold %s, books %s", asset, have, want)
+	}
+	return nil
+}
+
+// floats: each Ethereum account's native coins are booked to the wei.
+func (a *auditor) floats() error {
+	for addr, s := range a.s.reference.Senders.All() {
+		if have := a.s.eth.Balance(addr, "eth"); have != s.Float {
+			return fmt.Errorf("sender %s holds %s wei, booked %s", addr, have, s.Float)
+		}
+	}
+	return nil
+}
+
+// coins: the ledger's coins are the unspent outputs of ours, no more and no less.
+func (a *auditor) coins() error {
+	sum := map[string]fixed.Int{}
+	for _, c := range a.s.reference.Coins.All() {
+		sum[c.Address] = add(sum[c.Address], fixed.New(c.Sats))
+	}
+	for id, p := range a.deposits[ledger.Bitcoin] { // what is worth less than its spending is no coin
+		if in, ok := a.s.reference.Inflows.Get(id); ok && in.State == ledger.InflowSmall {
+			sum[in.Address] = add(sum[in.Address], p.Amount)
+		}
+	}
+	for at := range a.own {
+		if addr, ok := strings.CutPrefix(at, ledger.Bitcoin+"/"); ok && sum[addr] != a.s.btc.Balance(addr, "btc") {
+			return fmt.Errorf("%s holds %s, coins of %s", addr, a.s.btc.Balance(addr, "btc"), sum[addr])
+		}
+	}
+	return nil
+}

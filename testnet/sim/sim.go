@@ -1,0 +1,243 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/coffer-network/coffer/chains/chaintest"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// stepMillis is true time per step: half a second is the shortest period that
+// anything in a node works by, and a chain's block takes several.
+const stepMillis = 500
+
+// restSteps bounds how long a cluster without faults may take to come to rest:
+// twice the limit in QUEUED, which is the longest wait there is.
+const restSteps = 2 * queueSeconds * 1000 / stepMillis
+
+// Config says what a run is.
+type Config struct {
+	Seed  uint64
+	Steps int // with faults and clients; afterwards the cluster comes to rest
+
+	mistakes mistakes // planted ones, for proving that they are found
+}
+
+// mistakes are what members and replicas of ours could do wrong. Tests plant
+// them; a run without tests has none.
+type mistakes struct {
+	build func(*member, ledger.Batch, ledger.Attempt) (ledger.Attempt, bool) // another transaction to be signed instead
+	blind bool                                                               // members sign without VerifySpend
+	mute  bool                                                               // members forget at a kill whom they told of a signature
+	skip  func(m *member, height uint64) bool                                // a replica passes over a command
+	claim func(*member) []any                                                // facts that the member says besides
+}
+
+// Report counts what a run was made of.
+type Report struct {
+	Seed                                       uint64
+	Members, Steps, RestSteps                  int
+	Commands, Intents, Refused                 int
+	Outflows, Paid, Refunded                   int
+	Deposits, Credited, Suspended              int
+	Kills, Restarts, Replayed, Pauses, Elected int
+	Lost, Late, Doubled                        int
+	Reorgs, Blocks                             int
+	Sessions, Aborted, Signatures, Variants    int
+	Broadcasts, Retries, Compared              int
+	Lies                                       int
+	Codes                                      map[ledger.Code]int
+	Head                                       ledger.Hash
+}
+
+func (r Report) String() string {
+	return fmt.Sprintf("seed %d: %d members, %d+%d steps, %d commands (%d intents, %d refused), %d outflows (%d paid, %d refunded), "+
+		"%d deposits (%d credited, %d in suspense), %d kills, %d restarts (%d replayed from genesis, %d compared byte by byte), "+
+		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d reorgs in %d blocks, "+
+		"%d sessions (%d aborted), %d signatures (%d variants), %d retries, %d broadcasts, head %.8s",
+		r.Seed, r.Members, r.Steps, r.RestSteps, r.Commands, r.Intents, r.Refused, r.Outflows, r.Paid, r.Refunded,
+		r.Deposits, r.Credited, r.Suspended, r.Kills, r.Restarts, r.Replayed, r.Compared,
+		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Reorgs, r.Blocks,
+		r.Sessions, r.Aborted, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Head)
+}
+
+// sim is one run.
+type sim struct {
+	cfg  Config
+	rng  *rand.Rand
+	step int
+	now  uint64 // true time, Unix ms
+	rest bool   // no more faults, no more clients
+	err  error  // the first thing that went wrong
+	rep  Report
+
+	genesis   ledger.Genesis
+	reference *ledger.State // never killed, never behind
+	log       order
+	mail      map[int][]func() // by step
+	members   []*member
+	dealer    *dealer
+	sessions  map[sessionName]*session
+	open      []*session // in the order they began
+	btc, eth  *chaintest.Fake
+	world     world
+	clients   []*client
+	auditor   *auditor
+	faulty    int // members that may lie or be down at once
+}
+
+// Run is one run. The error says what went wrong, with seed and step.
+func Run(cfg Config) (Report, error) {
+	s := newRun(cfg)
+	err := s.run()
+	return s.rep, err
+}
+
+func newRun(cfg Config) *sim {
+	s := &sim{
+		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0xc0ffe4)), now: startMillis,
+		mail: map[int][]func(){}, sessions: map[sessionName]*session{},
+		rep: Report{Seed: cfg.Seed, Steps: cfg.Steps, Codes: map[ledger.Code]int{}},
+	}
+	s.found()
+	return s
+}
+
+func (s *sim) run() error {
+	for s.step = 0; s.step < s.cfg.Steps && s.err == nil; s.step++ {
+		s.turn()
+	}
+	s.calm()
+	for ; s.step < s.cfg.Steps+restSteps && s.err == nil; s.step++ {
+		s.turn()
+		if s.step%10 == 0 && s.auditor.atRest() == nil && s.caughtUp() {
+			break
+		}
+	}
+	s.rep.RestSteps = max(s.step-s.cfg.Steps, 0)
+	if s.err == nil {
+		if err := s.auditor.atRest(); err != nil {
+			s.fail("not at rest after %d calm steps: %w", restSteps, err)
+		}
+	}
+	for _, m := range s.members {
+		s.compare(m)
+	}
+	s.rep.Head = s.reference.Head
+	if s.err != nil {
+		return fmt.Errorf("seed %d step %d: %w", s.cfg.Seed, s.step, s.err)
+	}
+	return nil
+}
+
+// turn is one step: the world first, then the log, then every member in a
+// random order.
+func (s *sim) turn() {
+	s.now += stepMillis
+	s.world.turn(s)
+	for _, f := range s.mail[s.step] {
+		f()
+	}
+	delete(s.mail, s.step)
+	s.log.turn(s)
+	if !s.rest {
+		s.faults()
+	}
+	for _, i := range s.rng.Perm(len(s.members)) {
+		if m := s.members[i]; m.up && s.err == nil {
+			m.turn()
+		}
+	}
+	s.runKeygens()
+	s.runSessions()
+	if !s.rest {
+		s.runClients()
+	}
+}
+
+// after runs f n steps from now, n ≥ 1.
+func (s *sim) after(n int, f func()) { s.mail[s.step+n] = append(s.mail[s.step+n], f) }
+
+// chance is true in percent of the cases.
+func (s *sim) chance(percent float64) bool { return s.rng.Float64()*100 < percent }
+
+// trouble is chance while faults are on.
+func (s *sim) trouble(percent float64) bool { return !s.rest && s.chance(percent) }
+
+// between is a number from low to high, both included.
+func (s *sim) between(low, high int) int { return low + s.rng.IntN(high-low+1) }
+
+func (s *sim) fail(format string, args ...any) {
+	if s.err == nil {
+		s.err = fmt.Errorf(format, args...)
+	}
+}
+
+// faults kills and restarts members. Not more are down at once than may be
+// silent, most of the time: the rest of the time nothing may move, and nothing
+// may go wrong either.
+func (s *sim) faults() {
+	down := 0
+	for _, m := range s.members {
+		if !m.up {
+			down++
+			if s.chance(4) {
+				m.restart()
+				down--
+			}
+		}
+	}
+	limit := max(s.genesis.Epoch.C(), 1)
+	if s.step/100%7 == 6 {
+		limit = len(s.members) // a bad hour
+	}
+	if m := s.members[s.rng.IntN(len(s.members))]; m.up && down < limit && s.chance(2.5) {
+		m.kill()
+	}
+}
+
+// calm ends all faults: everybody comes back, and the world is kind.
+func (s *sim) calm() {
+	s.rest = true
+	s.log.calm(s)
+	s.world.calm(s)
+	for _, m := range s.members {
+		m.stalled = 0
+		if !m.up {
+			m.restart()
+		}
+	}
+}
+
+func (s *sim) caughtUp() bool {
+	for _, m := range s.members {
+		if m.state.Height != s.reference.Height {
+			return false
+		}
+	}
+	return true
+}
+
+// compare is byte by byte: a replica that was killed and restored against the
+// one that never was.
+func (s *sim) compare(m *member) {
+	if s.err != nil || m.state == nil || m.state.Height != s.reference.Height {
+		return
+	}
+	s.rep.Compared++
+	if !bytes.Equal(ledger.Marshal(m.state), ledger.Marshal(s.reference)) {
+		s.fail("replica %d differs from the reference at height %d", m.i, m.state.Height)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func add(a, b fixed.Int) fixed.Int { return must(fixed.Add(a, b)) }

@@ -1,0 +1,133 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// world is what happens outside the cluster: blocks, prices, fees, and
+// whoever keeps signed transactions to send them at the worst time.
+type world struct {
+	prices   map[string]uint64 // USD · 10⁸
+	crash    int               // step until which BTC is down
+	hoarded  []held
+	variants map[inputKey]int // signatures made of one input
+	funded   bool
+	floor    map[string]uint64 // chain → height that no reorganisation goes below
+}
+
+type held struct {
+	chain string
+	raw   []byte
+}
+
+// base prices. What clients borrow is measured at these, so at rest every
+// account is as healthy as when it asked.
+var base = map[string]uint64{"btc": 50_000e8, "eth": 3_000e8, "usdt.eth": 1e8}
+
+func (w *world) found(s *sim) {
+	w.prices = map[string]uint64{"btc": base["btc"], "eth": base["eth"], "usdt.eth": base["usdt.eth"]}
+	w.variants, w.floor = map[inputKey]int{}, map[string]uint64{}
+	s.btc.Mine(3)
+	s.eth.Mine(3)
+}
+
+// hoard keeps a signed transaction: anyone may have it, anyone may send it
+// (spec: outflows R-5).
+func (w *world) hoard(chain string, raw []byte) {
+	w.hoarded = append(w.hoarded, held{chain, slices.Clone(raw)})
+}
+
+func (w *world) turn(s *sim) {
+	w.fund(s)
+	w.movePrices(s)
+	if s.trouble(3) {
+		s.btc.SetFees(uint64(s.between(satPerKVB, 2*satPerKVB)), 0)
+		s.eth.SetFees(uint64(s.between(gwei, 2*gwei)), uint64(s.between(gwei, 2*gwei)))
+	}
+	if len(w.hoarded) > 0 && s.trouble(15) {
+		h := w.hoarded[s.rng.IntN(len(w.hoarded))]
+		_ = s.chain(h.chain).Broadcast(ctx, h.raw) // whatever the answer
+	}
+	moved := w.mine(s, ledger.Bitcoin, 14, maxBitcoinReorg)
+	if w.mine(s, ledger.Ethereum, 28, maxEthereumReorg) || moved {
+		if err := s.auditor.chains(); err != nil {
+			s.fail("auditor at bitcoin %d, ethereum %d: %w", s.btc.Height(), s.eth.Height(), err)
+		}
+	}
+}
+
+func (w *world) mine(s *sim, chain string, percent float64, deepest int) bool {
+	c := s.chain(chain)
+	switch {
+	case s.trouble(0.5):
+		c.Forget() // every mempool is empty; who holds the bytes sends them again
+		return false
+	case s.trouble(1):
+		depth := min(s.between(1, deepest), int(c.Height()-min(c.Height(), w.floor[chain])))
+		if depth == 0 {
+			return false
+		}
+		s.rep.Reorgs++
+		s.rep.Blocks += depth + 1
+		c.Reorg(depth)
+		return true
+	case s.chance(percent):
+		s.rep.Blocks++
+		c.Mine(1)
+		return true
+	}
+	return false
+}
+
+// fund pays the genesis floats to the two vaults, as soon as there are any. No
+// reorganisation takes them away again.
+func (w *world) fund(s *sim) {
+	if w.funded || s.reference.Epoch().Number == 0 {
+		return
+	}
+	for _, role := range []string{address.RoleHot, address.RoleGas} {
+		v, _ := s.reference.Vault(ledger.Ethereum, role)
+		s.eth.Deposit(v.Address, "eth", floatWei)
+	}
+	s.eth.Mine(1)
+	w.funded, w.floor[ledger.Ethereum] = true, s.eth.Height()
+	s.auditor.fund()
+}
+
+func (w *world) movePrices(s *sim) {
+	if s.rest {
+		return
+	}
+	for _, a := range s.genesis.Assets { // in one order, for one seed
+		p := w.prices[a.ID] * uint64(s.between(9980, 10_020)) / 10_000
+		w.prices[a.ID] = min(max(p, base[a.ID]*95/100), base[a.ID]*105/100)
+	}
+	if s.step > w.crash && s.chance(0.2) {
+		w.crash = s.step + s.between(60, 240)
+	}
+}
+
+// quote is what one member's venues say.
+func (w *world) quote(s *sim, asset string) fixed.Int {
+	p := w.prices[asset]
+	if asset == "btc" && s.step < w.crash {
+		p = p * 7 / 10
+	}
+	if !s.rest {
+		p = p * uint64(s.between(9990, 10_010)) / 10_000
+	}
+	return fixed.New(p)
+}
+
+func (w *world) calm(s *sim) {
+	for a, p := range base {
+		w.prices[a] = p
+	}
+	w.crash = 0
+	s.btc.SetFees(satPerKVB, 0)
+	s.eth.SetFees(gwei, gwei)
+}
