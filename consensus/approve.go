@@ -185,6 +185,9 @@ func (c *Consensus) approveNext(st *approverState, due bool) ([]byte, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
+	if c.unprovenBy(a) {
+		return nil, nil
+	}
 	verdicts, err := c.cfg.MayApprove(a)
 	if err == nil && len(verdicts) > maxVerdicts {
 		err = fmt.Errorf("verdicts of %d bytes, at most %d", len(verdicts), maxVerdicts)
@@ -214,6 +217,15 @@ func (c *Consensus) approveNext(st *approverState, due bool) ([]byte, error) {
 		c.log.Warn("own approval not counted", "height", height, "reason", err)
 	}
 	return ledger.Marshal(s), nil
+}
+
+// unprovenBy reports whether a, though true of this node's chain, says nothing
+// of its whole state: headers show what commands did, only a root shows what
+// they left alone. A state that came from another member is this node's own
+// word once it has folded a root above it (spec: consensus R6).
+func (c *Consensus) unprovenBy(a ledger.Approval) bool {
+	u := c.unproven.Load()
+	return u != 0 && a.RootHeight <= u
 }
 
 func promisedHead(p Promise, genesis ledger.Hash) ledger.Hash {

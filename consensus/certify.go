@@ -206,6 +206,9 @@ func (p *pool) count(a ledger.Approval, at applied, c *Consensus) {
 	if flip {
 		p.flip = &cert
 	}
+	if !c.unprovenBy(a) {
+		c.unproven.Store(0)
+	}
 	if newest {
 		p.best = &cert
 		close(p.changed)
@@ -214,11 +217,12 @@ func (p *pool) count(a ledger.Approval, at applied, c *Consensus) {
 }
 
 // Certificate returns the newest certificate, if it is of minHeight or above.
-// Its head lies on this node's own chain (spec: consensus R5).
+// Its head lies on this node's own chain (spec: consensus R5). After a state was
+// taken over from another member there is none until one proves that state.
 func (c *Consensus) Certificate(minHeight uint64) (ledger.Certificate, bool) {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	if c.pool.best == nil || c.pool.best.Approval.Height < minHeight {
+	if b := c.pool.best; b == nil || b.Approval.Height < minHeight || c.unprovenBy(b.Approval) {
 		return ledger.Certificate{}, false
 	}
 	return *c.pool.best, true

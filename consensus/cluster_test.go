@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))
 }
 
+// toyRoots is toy's ledger.RootInterval.
+const toyRoots = 64
+
 // toy is an App over a list of texts. "bad …" is refused, "plan …" plans an
 // attempt, "open" opens toy.next, "flip" puts it in force.
 type toy struct {
@@ -89,6 +92,9 @@ func (a *toy) Apply(txs [][]byte) (rs []Result) {
 		}
 		if code == ledger.OK {
 			s.Texts = append(s.Texts, string(tx))
+		}
+		if s.Height%toyRoots == 0 {
+			h.Root = sha256.Sum256(ledger.Marshal(s))
 		}
 		h.Result = sha256.Sum256([]byte(code))
 		s.Head = h.Head()

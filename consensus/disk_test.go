@@ -147,14 +147,17 @@ func TestOnDiskAndSockets(t *testing.T) {
 	if err := f.Descends(promise.Height, promise.Head, 90); err != nil {
 		t.Error(err)
 	}
-	d.certificate(f, 90)
+	for i := range toyRoots { // to the next root: f's state came from another
+		d.submit(f, fmt.Sprint("z ", i))
+	}
+	d.certificate(f, 2*toyRoots)
 	l := d.leader()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	if err := l.Transfer(ctx); err != nil {
 		t.Error(err)
 	}
-	if h, err := f.ReadIndex(ctx); err == nil && h < 90 {
+	if h, err := f.ReadIndex(ctx); err == nil && h < 154 {
 		t.Errorf("read index %d", h)
 	}
 	for _, m := range d.members {
@@ -164,7 +167,7 @@ func TestOnDiskAndSockets(t *testing.T) {
 		d.start(m, listen(t, d.addr[m.id]))
 	}
 	d.submit(d.leader(), "after")
-	d.agree(91, d.members...)
+	d.agree(155, d.members...)
 	for _, m := range d.members {
 		d.onOneChain(m)
 	}

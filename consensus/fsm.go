@@ -245,5 +245,6 @@ func (c *Consensus) restore(r io.Reader) error {
 		return err
 	}
 	body.Adopt()
+	c.unproven.Store(c.snaps.unproven(s.Index))
 	return c.advance(s.Index)
 }

@@ -225,6 +225,10 @@ type Consensus struct {
 
 	readyTerm atomic.Uint64 // the term in which this leader's Barrier came through
 
+	// unproven is the height of a state taken over from another member, until a
+	// certificate names a root that this node folded above it; 0: none.
+	unproven atomic.Uint64
+
 	mu      sync.Mutex
 	at      applied
 	changed chan struct{} // closed and replaced with at

@@ -66,6 +66,7 @@ func (k *sink) persist(height uint64, head ledger.Hash, encode func(io.Writer) e
 	}
 	k.meta.Stream = streamHead{Cluster: k.store.c.cfg.Cluster, Height: height, Head: head, Index: k.index,
 		Length: n.n, SHA256: ledger.Hash(hash.Sum(nil))}
+	k.meta.Unproven = k.store.c.unproven.Load()
 	k.whole = true
 	return nil
 }
@@ -140,7 +141,7 @@ func (k *sink) receive(r io.Reader) error {
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		return fmt.Errorf("%w: bytes after its end", errSnapshot)
 	}
-	k.meta.Stream = s
+	k.meta.Stream, k.meta.Unproven = s, s.Height
 	if s.Height > at.Height {
 		k.meta.HeadersFrom = at.Height + 1
 	}

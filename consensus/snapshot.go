@@ -63,6 +63,7 @@ type fileMeta struct {
 	Stream    streamHead `cbor:"5,keyasint"`
 	// HeadersFrom is the first height whose header lies beside the file, or 0.
 	HeadersFrom uint64 `cbor:"6,keyasint"`
+	Unproven    uint64 `cbor:"7,keyasint"` // Consensus.unproven with this state
 }
 
 // frame is magic, format version, length and body.
@@ -242,6 +243,17 @@ func (s *snapshots) newest() (index, term uint64) {
 		return 0, 0
 	}
 	return s.list[0].meta.Stream.Index, s.list[0].meta.Term
+}
+
+func (s *snapshots) unproven(index uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.list {
+		if f.meta.Stream.Index == index {
+			return f.meta.Unproven
+		}
+	}
+	return 0
 }
 
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {

@@ -89,17 +89,74 @@ func TestInstallSnapshot(t *testing.T) {
 		}
 		c.start(f)
 		c.agree(81, f, c.leader())
-		if i, _ := f.snaps.newest(); i < 50 {
-			t.Fatalf("caught up without a snapshot, newest is at %d", i)
+		installed, _ := f.snaps.newest()
+		if installed < 50 {
+			t.Fatalf("caught up without a snapshot, newest is at %d", installed)
 		}
 		if err := f.Descends(promise.Height, promise.Head, 81); err != nil {
 			t.Errorf("installed chain and promise: %v", err)
 		}
-		c.certificate(f, 81)
 		// The installed headers are on disk too.
 		c.stop(f)
 		c.start(f)
 		c.agree(81, f, c.leader())
+		c.onOneChain(f)
+	})
+}
+
+// A state taken over from another may be false where no header shows it: no
+// approval and no certificate before a root above it, restarts or not.
+func TestInstalledStateIsUnproven(t *testing.T) {
+	virtual(t, 4, eagerSnapshots, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		f := c.follower()
+		c.submit(f, "x")
+		c.certificate(f, 1)
+		c.stop(f)
+		put := func(n int) {
+			for range n {
+				c.submit(c.leader(), "y")
+				time.Sleep(200 * time.Millisecond)
+			}
+		}
+		put(80) // past the root at 64, by more than a snapshot lags
+		for _, m := range c.others(f) {
+			c.snapshotAt(m, 70)
+		}
+		sent := len(f.approved())
+		c.start(f)
+		c.agree(81, f)
+		u := f.unproven.Load()
+		if u < toyRoots || u >= 2*toyRoots {
+			t.Fatalf("unproven from %d", u)
+		}
+		quiet := func(when string) {
+			t.Helper()
+			time.Sleep(10 * time.Second)
+			if n := len(f.approved()); n != sent {
+				t.Errorf("%s: approved %d times", when, n-sent)
+			}
+			if _, ok := f.Certificate(0); ok {
+				t.Errorf("%s: has a certificate", when)
+			}
+			if got := f.unproven.Load(); got != u {
+				t.Errorf("%s: unproven from %d, was %d", when, got, u)
+			}
+		}
+		quiet("installed")
+		put(30) // it snapshots the unproven state itself
+		c.snapshotAt(f, 90)
+		quiet("later")
+		c.stop(f)
+		c.start(f)
+		c.agree(111, f)
+		quiet("restarted")
+		put(40) // past the root at 128
+		c.certificate(f, 2*toyRoots)
+		c.eventually("its approvals", func() bool { return len(f.approved()) > sent })
+		if f.unproven.Load() != 0 {
+			t.Error("still unproven")
+		}
 		c.onOneChain(f)
 	})
 }
