@@ -17,7 +17,10 @@ func (n *Network) Describe(w io.Writer) {
 	fmt.Fprintf(w, `Try next, in another terminal:
 
   export COFFER_API=%s
-  coffer wallet new --file alice.json
+  coffer wallet new --file bob.json && coffer account open --file bob.json          # a lender
+  coffer deposit-address usdt.eth --file bob.json
+  coffer testnet faucet USDT ADDRESS 30000 --dir %s
+  coffer wallet new --file alice.json                                                # a borrower
   coffer account open --file alice.json
   coffer deposit-address btc --file alice.json
   coffer testnet faucet BTC ADDRESS 1 --dir %s
@@ -27,5 +30,5 @@ func (n *Network) Describe(w io.Writer) {
   coffer testnet mine 6 --dir %s
 
 Ctrl-C stops everything and keeps %s.
-`, a, d, d, d, d)
+`, a, d, d, d, d, d)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"time"
 
@@ -110,6 +111,11 @@ func (c *Client) PreparePayout(ctx context.Context, action string, signer addres
 			return Action{}, fmt.Errorf("no fee quote for %s now (%s): try again, or say --max-fee", p.Pool, d.PayoutFee.Unknown)
 		}
 		fee = d.PayoutFee.Suggested
+		if action == address.ActionClaim {
+			if fee, err = c.claimFee(ctx, account, signer, p.Pool, d.PayoutFee); err != nil {
+				return Action{}, err
+			}
+		}
 	}
 	cmd := address.Command{Action: action, Pool: p.Pool, To: to, MaxFee: g.Amount(p.Pool, fee), Signer: signer}
 	switch {
@@ -125,6 +131,36 @@ func (c *Client) PreparePayout(ctx context.Context, action string, signer addres
 		}
 	}
 	return c.Prepare(ctx, cmd)
+}
+
+// claimFee is the most to offer for a claim: what is claimed may be little, and
+// an offer that could eat it up is refused before anything moves.
+func (c *Client) claimFee(ctx context.Context, account string, signer address.CAIP10, pool string, q FeeQuote) (string, error) {
+	if account == "" {
+		var err error
+		if account, err = c.AccountOf(ctx, signer); err != nil {
+			return "", err
+		}
+	}
+	a, err := c.Account(ctx, account)
+	if err != nil {
+		return "", err
+	}
+	suggested, ok1 := new(big.Int).SetString(q.Suggested, 10)
+	now, ok2 := new(big.Int).SetString(q.Fee, 10)
+	for _, p := range a.Health.Positions {
+		if p.Pool != pool || p.Suspense == nil || !ok1 || !ok2 {
+			continue
+		}
+		most, ok := new(big.Int).SetString(p.Suspense.Amount, 10)
+		if !ok {
+			continue
+		}
+		if most.Sub(most, big.NewInt(address.BitcoinDust)); most.Cmp(suggested) < 0 && most.Cmp(now) >= 0 {
+			return most.String(), nil
+		}
+	}
+	return q.Suggested, nil
 }
 
 // ParseAccount reads an account id.
