@@ -90,7 +90,7 @@ type Outflow struct {
 	Closed  uint64       `cbor:"15,keyasint"` // ledger time of PAID or REFUNDED, ms
 	TxID    string       `cbor:"16,keyasint"` // of the final spend
 	From    string       `cbor:"17,keyasint"` // sweep: the swept address; else empty
-	After   uint64       `cbor:"18,keyasint"` // outflow that must be PAID before this is planned (gas before sweep)
+	After   uint64       `cbor:"18,keyasint"` // outflow that must be MINED before this is planned (gas before sweep)
 	Carries []string     `cbor:"19,keyasint"` // sweep: ids of the inflows it brings in
 }
 

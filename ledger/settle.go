@@ -106,9 +106,26 @@ func (x *execution) spent(m MemberID, f SpentFact) Code {
 	for _, id := range b.Outflows {
 		if o := s.Outflows.at(id); o.State == Planned || o.State == Cancelling {
 			x.move(o, Mined)
+			x.gasArrived(o, true)
 		}
 	}
 	return OK
+}
+
+// gasArrived books gas for a sweep on its sender as soon as it is mined, and
+// takes it back when that block leaves the chain: a sweep that then lacks gas
+// waits in the mempool, which costs time and no money.
+func (x *execution) gasArrived(o Outflow, arrived bool) {
+	if o.Kind != OutflowGas {
+		return
+	}
+	to := x.s.Senders.at(o.To)
+	if arrived {
+		to.Float = must(fixed.Add(to.Float, o.Net))
+	} else {
+		to.Float = must(fixed.Sub(to.Float, lesser(o.Net, to.Float)))
+	}
+	x.s.Senders.put(o.To, to)
 }
 
 // unmined: the block of an attested spend left the best chain before finality.
@@ -126,6 +143,7 @@ func (x *execution) unmined(m MemberID, f UnminedFact) Code {
 	for _, id := range b.Outflows {
 		if o := s.Outflows.at(id); o.State == Mined {
 			x.move(o, Planned)
+			x.gasArrived(o, false)
 		}
 	}
 	return OK
@@ -182,7 +200,7 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
 	s := x.s
 	o.TxID = f.TxID
 	s.Outflows.put(o.ID, o)
-	paid := f.Outcome == OutcomePaid
+	paid, mined := f.Outcome == OutcomePaid, o.State == Mined
 	if paid {
 		o = x.move(o, Paid)
 	} else {
@@ -190,11 +208,10 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
 	}
 	switch o.Kind {
 	case OutflowGas:
-		if paid {
-			to := s.Senders.at(o.To)
-			to.Float = must(fixed.Add(to.Float, o.Net))
-			s.Senders.put(o.To, to)
-		} else {
+		if paid != mined { // final before it was attested mined, or mined and failed
+			x.gasArrived(o, paid)
+		}
+		if !paid {
 			x.move(o, Queued)
 		}
 	case OutflowSweep:

@@ -51,7 +51,7 @@ func (x *execution) task(name string, f func(*execution)) {
 func (x *execution) planQueue() {
 	for _, id := range x.s.Queue.keys() {
 		o := x.s.Outflows.at(id)
-		if o.After != 0 && x.s.Outflows.at(o.After).State != Paid {
+		if first := x.s.Outflows.at(o.After); o.After != 0 && first.State != Mined && first.State != Paid {
 			continue
 		}
 		if o.Account != "" && x.refused(o) {

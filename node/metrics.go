@@ -27,8 +27,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "coffer_sign_seconds", Help: "Seconds of a signing session.", Buckets: prometheus.ExponentialBuckets(0.05, 2, 12),
 		}, []string{"curve"}),
 		notCounted: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "coffer_inflow_ignored_total", Help: "What arrived at our addresses and is no inflow, by reason.",
-		}, []string{"reason"}),
+			Name: "coffer_inflow_ignored_total", Help: "What arrived at our addresses and is no inflow, by chain.",
+		}, []string{"chain"}),
 		broadcasts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_broadcast_total", Help: "Broadcasts of signed transactions, by chain and answer.",
 		}, []string{"chain", "answer"}),

@@ -116,7 +116,7 @@ func (n *Node) noteChain(name string, o chains.Observations, err error) {
 		if key := i.TxID + i.Address; !n.ignored[key] && len(n.ignored) < maxIgnored {
 			n.ignored[key] = true
 			n.log.Info("arrived and not credited", slog.String("chain", name), slog.String("tx", i.TxID), slog.String("reason", i.Reason))
-			n.metrics.ignored(i.Reason)
+			n.metrics.ignored(name) // not by reason: it names the stranger's token
 		}
 	}
 }
