@@ -1,0 +1,136 @@
+package ledger
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// spoilRates plants a mistake that only shows when time has passed: a pool that
+// credits its suppliers a hundred per cent a year that no debtor pays.
+func spoilRates(c *cluster) {
+	p := c.s.Pools.at("usdt.eth")
+	p.SupplyRate = fixed.Ray
+	c.s.Pools.put("usdt.eth", p)
+	c.broken = true
+}
+
+// An Intent that breaks the books: BROKEN is folded, the overlay is dropped,
+// outflows halt, and time goes on (spec: consensus §1).
+func TestBrokenIntent(t *testing.T) {
+	c, lender, borrower := lent(t)
+	if code := c.ask(borrower, c.borrowUSDT("1000000000")); code != OK {
+		t.Fatal(code)
+	}
+	// Within one accrual period, so that the command and no tick is the first.
+	c.tick(15_000 - c.s.Millis%15_000 + 1000)
+	spoilRates(c)
+	c.all(KindClock, Clock{Millis: c.s.Millis + 5000})
+	if c.s.OutflowsHalt != "" {
+		t.Fatal("a tick was first: the test proves nothing")
+	}
+	before := frame(c.s, func(s *State) { s.OutflowsHalt = "" })
+	head, height := c.s.Head, c.s.Height
+	in := Command{Intent: lender.sign(c.text(lender, c.payout(address.ActionWithdraw, "usdt.eth", "1000000000", payeeETH, "10000000")))}
+	if code := c.run(in); code != Broken {
+		t.Fatalf("%s, want %s", code, Broken)
+	}
+	if !strings.HasPrefix(c.s.OutflowsHalt, string(Broken)) || len(c.last.Events) != 1 || c.last.Events[0].Name != "broken" {
+		t.Errorf("halt %q, events %+v", c.s.OutflowsHalt, c.last.Events)
+	}
+	if frame(c.s, func(s *State) { s.OutflowsHalt = "" }) != before {
+		t.Error("the overlay was not dropped")
+	}
+	if c.s.Height != height+1 || c.s.Head != headOf(head, height+1, Marshal(in), Broken, c.last.Events, Hash{}) {
+		t.Error("BROKEN is not under the head")
+	}
+	// Time goes on; nothing is planned, no tick makes it worse.
+	now := c.s.Millis
+	c.tick(60_000)
+	if c.s.Millis != now+60_000 || len(c.payments()) != 1 {
+		t.Errorf("time moved by %d, %d payments", c.s.Millis-now, len(c.payments()))
+	}
+	if code := c.ask(borrower, c.borrowUSDT("1000000000")); code != Halted {
+		t.Errorf("a borrow while halted: %s", code)
+	}
+	spends, pays := reads(c, c.payment())
+	if err := c.s.VerifySpend(c.payment().ID, c.payment().Newest().K, spends, pays); err == nil {
+		t.Error("what was planned may still be signed")
+	}
+}
+
+// A timer that breaks costs itself alone: the clock's word is OK, time has
+// advanced, the other tasks of the tick ran.
+func TestBrokenTick(t *testing.T) {
+	c, _, borrower := lent(t)
+	spoilRates(c)
+	if code := c.ask(borrower, c.payout(address.ActionWithdraw, "btc", "1000000", payeeBTC(1), "10000")); code != OK && code != Broken {
+		t.Fatal(code)
+	}
+	c.s.OutflowsHalt = ""
+	now, index := c.s.Millis, c.s.Pools.at("usdt.eth").SupplyIndex
+	c.tick(30_000)
+	if c.s.Millis != now+30_000 {
+		t.Errorf("time moved by %d", c.s.Millis-now)
+	}
+	if !strings.Contains(c.s.OutflowsHalt, "accrue") {
+		t.Errorf("halt %q", c.s.OutflowsHalt)
+	}
+	if got := c.s.Pools.at("usdt.eth").SupplyIndex; got != index {
+		t.Errorf("the broken accrual was kept: index %s", got)
+	}
+}
+
+// A fact whose settlement panics is undone whole: neither paid nor half booked.
+func TestBrokenFact(t *testing.T) {
+	c, _, o, b := planned(t)
+	c.broken = true
+	// The batch is settled by Q, yet its outflow stands where no arrow leads on.
+	bad := c.s.Outflows.at(o.ID)
+	bad.State = Refunded
+	c.s.Outflows.put(o.ID, bad)
+	f := c.finalFact(b, OutcomePaid)
+	c.some(2, KindFinal, f)
+	before := frame(c.s)
+	if code := c.say(2, KindFinal, f); code != Broken {
+		t.Fatalf("%s, want %s", code, Broken)
+	}
+	if c.s.Batches.at(b.ID).Done || c.s.Coins.at(b.Anchor).State != CoinFrozen || !c.s.Coins.has(b.Anchor) {
+		t.Error("the batch is half settled")
+	}
+	if !strings.HasPrefix(c.s.OutflowsHalt, string(Broken)) {
+		t.Errorf("halt %q", c.s.OutflowsHalt)
+	}
+	c.s.OutflowsHalt = ""
+	if frame(c.s) != before {
+		t.Error("the overlay was not dropped")
+	}
+	// The same on every replica: the same bytes break the same way again.
+	if code := c.say(2, KindFinal, f); code != Broken {
+		t.Errorf("again: %s", code)
+	}
+	c.tick(1000)
+}
+
+// Books that hold in a state from elsewhere are not taken on trust.
+func TestBrokenSnapshotIsRefused(t *testing.T) {
+	c, _, borrower := lent(t)
+	if code := c.ask(borrower, c.borrowUSDT("1000000000")); code != OK {
+		t.Fatal(code)
+	}
+	for name, spoil := range map[string]func(*Pool){
+		"claims above assets": func(p *Pool) { p.Cash = must(fixed.Sub(p.Cash, fixed.New(10_000_000))) },
+		"debt from nowhere":   func(p *Pool) { p.DebtShares = must(fixed.Add(p.DebtShares, fixed.New(1))) },
+		"reserved twice":      func(p *Pool) { p.Reserved = must(fixed.Add(p.Reserved, p.Reserved)) },
+	} {
+		v := c.s.View()
+		p := v.Pools.at("usdt.eth")
+		spoil(&p)
+		v.Pools.put("usdt.eth", p)
+		if _, err := DecodeState(Marshal(v)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
