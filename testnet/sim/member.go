@@ -91,9 +91,7 @@ func (m *member) boot(s *ledger.State) {
 		m.cursors[c] = cur
 	}
 	for _, k := range m.disk.signed { // told or not, nobody knows any more (spec: outflows §2.4, C5)
-		if !m.s.cfg.mistakes.mute {
-			m.tell(m.disk.sigs[k])
-		}
+		m.tell(m.disk.sigs[k])
 	}
 }
 
@@ -150,7 +148,7 @@ func (m *member) apply() {
 		m.stalled--
 		return
 	}
-	if m.s.trouble(1) {
+	if m.s.trouble(0.5) {
 		m.stalled = m.s.between(2, 40)
 	}
 	left := m.s.log.size() - int(m.state.Height)

@@ -237,6 +237,9 @@ func (m *member) join(w *work, b ledger.Batch, a ledger.Attempt, at inputKey, co
 		m.s.rep.Sessions++
 	}
 	w.session = ss
+	if slices.Contains(ss.joined, m) {
+		m.s.fail("member %d joins session %x twice", m.i, r.Session[:4])
+	}
 	if !ss.failed && !ss.done {
 		ss.joined, ss.lives = append(ss.joined, m), append(ss.lives, m.life)
 	}
@@ -474,7 +477,7 @@ func (m *member) broadcast() {
 	for _, b := range node.PlanBroadcasts(m.state) {
 		for _, a := range b.Attempts {
 			m.sendTx(b, a, 0)
-			if build := m.s.cfg.mistakes.build; build != nil {
+			if build := m.s.cfg.mistakes.build; build != nil { // whoever signs it sends it
 				if other, ok := build(m, b, a); ok {
 					m.sendTx(b, other, a.K+1)
 				}
@@ -501,7 +504,9 @@ func (m *member) sendTx(b ledger.Batch, a ledger.Attempt, variant uint64) {
 			raw, err = c.Finish(u, sigs)
 		}
 		if err != nil {
-			m.s.fail("member %d finishes batch %d: %w", m.i, b.ID, err)
+			if variant == 0 { // a planted one may have been planned anew
+				m.s.fail("member %d finishes batch %d: %w", m.i, b.ID, err)
+			}
 			return
 		}
 		m.raws[k] = raw
@@ -515,7 +520,9 @@ func (m *member) sendTx(b ledger.Batch, a ledger.Attempt, variant uint64) {
 	if m.s.trouble(25) {
 		err = chains.ErrTransport // accepted, and the answer lost
 	}
-	if errors.Is(err, chains.ErrRefused) {
+	// A sweep is planned when its gas is mined, and a reorganisation may take
+	// the gas away for a while. For all else a refusal is an alarm.
+	if o, _ := m.state.Outflows.Get(b.Outflows[0]); errors.Is(err, chains.ErrRefused) && variant == 0 && o.Kind != ledger.OutflowSweep {
 		m.s.fail("member %d: batch %d refused: %w", m.i, b.ID, err)
 	}
 }

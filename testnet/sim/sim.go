@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 
@@ -23,6 +24,7 @@ type Config struct {
 	Seed  uint64
 	Steps int // with faults and clients; afterwards the cluster comes to rest
 
+	patience int      // calm steps to come to rest in; 0: restSteps
 	mistakes mistakes // planted ones, for proving that they are found
 }
 
@@ -31,7 +33,6 @@ type Config struct {
 type mistakes struct {
 	build func(*member, ledger.Batch, ledger.Attempt) (ledger.Attempt, bool) // another transaction to be signed instead
 	blind bool                                                               // members sign without VerifySpend
-	mute  bool                                                               // members forget at a kill whom they told of a signature
 	skip  func(m *member, height uint64) bool                                // a replica passes over a command
 	claim func(*member) []any                                                // facts that the member says besides
 }
@@ -111,7 +112,8 @@ func (s *sim) run() error {
 		s.turn()
 	}
 	s.calm()
-	for ; s.step < s.cfg.Steps+restSteps && s.err == nil; s.step++ {
+	patience := cmp.Or(s.cfg.patience, restSteps)
+	for ; s.step < s.cfg.Steps+patience && s.err == nil; s.step++ {
 		s.turn()
 		if s.step%10 == 0 && s.auditor.atRest() == nil && s.caughtUp() {
 			break
@@ -120,7 +122,7 @@ func (s *sim) run() error {
 	s.rep.RestSteps = max(s.step-s.cfg.Steps, 0)
 	if s.err == nil {
 		if err := s.auditor.atRest(); err != nil {
-			s.fail("not at rest after %d calm steps: %w", restSteps, err)
+			s.fail("not at rest after %d calm steps: %w", patience, err)
 		}
 	}
 	for _, m := range s.members {
@@ -194,7 +196,11 @@ func (s *sim) faults() {
 	if s.step/100%7 == 6 {
 		limit = len(s.members) // a bad hour
 	}
-	if m := s.members[s.rng.IntN(len(s.members))]; m.up && down < limit && s.chance(2.5) {
+	often := 3.0
+	if s.reference.Epoch().Number == 0 {
+		often = 0.7 // the first keys need every member, again and again
+	}
+	if m := s.members[s.rng.IntN(len(s.members))]; m.up && down < limit && s.chance(often) {
 		m.kill()
 	}
 }
