@@ -3,6 +3,7 @@ package tss
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"time"
 )
 
@@ -69,8 +70,14 @@ func (x *session) settleDisputes() error {
 		}
 	}
 	for _, f := range proofs {
-		if err := x.judge(f); err != nil {
+		pending, err := x.judge(f)
+		if err != nil {
 			return err
+		}
+		if pending {
+			x.mu.Lock()
+			x.proofs = append(x.proofs, f)
+			x.mu.Unlock()
 		}
 	}
 	return nil
@@ -104,24 +111,44 @@ func (x *session) answerEcho(from int, f *frame) error {
 }
 
 // judge compares an envelope shown by a peer with the one we hold of the same
-// slot. What is not signed by a party of this session for this session proves
-// nothing.
-func (x *session) judge(f *frame) error {
+// slot; pending if we hold none yet. What is not signed by a party of this
+// session for this session proves nothing.
+func (x *session) judge(f *frame) (pending bool, err error) {
 	shown, err := openFrame(x.r.Cluster, nil, f.env.Payload)
-	if err != nil || shown.env.Session != x.r.Session || !shown.rule.broadcast {
-		return nil
+	if err != nil || shown.env.Session != x.r.Session || !shown.rule.broadcast || !x.protocol.has(shown.rule) {
+		return false, nil
 	}
 	k, party := x.index[shown.env.From]
 	if !party || k == x.self {
-		return nil
+		return false, nil
 	}
 	x.mu.Lock()
 	held := x.slots[k][shown.rule.code]
 	x.mu.Unlock()
-	if held == nil || held.hash == shown.hash {
-		return nil
+	if held == nil {
+		return true, nil
 	}
-	return x.equivocation(k, shown.rule.round, held.raw, shown.raw)
+	if held.hash == shown.hash {
+		return false, nil
+	}
+	return false, x.equivocation(k, shown.rule.round, held.raw, shown.raw)
+}
+
+// spread shows the other parties why this one leaves: whoever is convicted
+// here got away with it there, and a party that asked us for proof would
+// otherwise suspect us.
+func (x *session) spread(err error) {
+	var b *Blame
+	if !errors.As(err, &b) || b.Reason != Equivocation {
+		return
+	}
+	for _, evidence := range b.Evidence {
+		for _, i := range x.others() {
+			if x.r.Parties[i] != b.Culprits[0] {
+				x.send(i, x.seal(ruleProof, i, b.Round, nil, evidence))
+			}
+		}
+	}
 }
 
 func (x *session) broadcastOf(party, round int) []byte {

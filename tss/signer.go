@@ -254,7 +254,7 @@ func (s *Signer) liveLocked() []*session {
 }
 
 // session runs one session: the joined line first, then the exchange.
-func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func(self int) (*engine, error)) (any, *session, error) {
+func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func(self int) (*engine, error)) (v any, x *session, err error) {
 	self := slices.Index(r.Parties, s.self)
 	if err := s.reserve(r.Session); err != nil {
 		return nil, nil, err
@@ -265,8 +265,9 @@ func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func
 		s.release(r.Session, nil)
 		return nil, nil, err
 	}
-	x := newSession(s, r, p, self)
-	s.register(x)
+	live := newSession(s, r, p, self)
+	x = live // the named result is written again on return; goroutines use live
+	s.register(live)
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
 		v   any
@@ -275,10 +276,13 @@ func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func
 	done := make(chan result, 1)
 	s.wg.Go(func() {
 		defer cancel()
-		v, err := x.run(ctx, func() (*engine, error) { return build(self) })
+		v, err := live.run(ctx, func() (*engine, error) { return build(self) })
 		done <- result{v, err}
 	})
-	defer s.release(r.Session, x)
+	defer func() {
+		x.spread(err)
+		s.release(r.Session, x)
+	}()
 	// Whoever fails the session need not wait for a computation under way; that
 	// goroutine ends by itself.
 	select {
@@ -312,6 +316,7 @@ func (s *Signer) reserve(id SessionID) error {
 		return fmt.Errorf("%w: %d", ErrBusy, len(s.sessions))
 	}
 	s.sessions[id] = nil
+	s.wg.Add(1) // Close waits for release
 	return nil
 }
 
@@ -340,6 +345,7 @@ func (s *Signer) release(id SessionID, x *session) {
 	if x != nil {
 		x.close()
 	}
+	s.wg.Done()
 }
 
 func (s *Signer) cpu(r Request) *cpuQueue {
