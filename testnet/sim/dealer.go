@@ -4,10 +4,12 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node"
 	"github.com/coffer-network/coffer/tss"
 )
 
@@ -96,11 +98,32 @@ func (s *sim) runKeygens() {
 			continue
 		}
 		s.rep.Sessions++
+		aborted := s.trouble(20)
+		if aborted {
+			s.rep.Aborted++
+		}
 		pub := s.dealer.public(k.Key, k.Try)
 		for _, m := range s.members {
-			m.disk.ready = append(m.disk.ready, ledger.ShareReady{
-				Key: k.Key, Epoch: s.reference.Next.Epoch.Number, Try: k.Try, Pub: pub, Transcript: hashOf(pub),
-			})
+			m.disk.tried[k.Batch] = k.Try
+			if !aborted {
+				m.disk.ready = append(m.disk.ready, ledger.ShareReady{
+					Key: k.Key, Epoch: s.reference.Next.Epoch.Number, Try: k.Try, Pub: pub, Transcript: hashOf(pub),
+				})
+			}
+		}
+	}
+}
+
+// lostKeygens gives up the tries that this member took part in and has nothing
+// of, whether it saw them fail or was killed meanwhile.
+func (m *member) lostKeygens() {
+	for _, t := range node.PlanKeygens(m.state, m.id) {
+		g := ledger.GaveUp{Batch: t.Key.Batch, Attempt: t.Attempt.K}
+		has := slices.ContainsFunc(m.disk.ready, func(r ledger.ShareReady) bool { return r.Key == t.Key.Key && r.Try == t.Key.Try })
+		if m.disk.tried[g.Batch] >= t.Key.Try && !has && !slices.ContainsFunc(m.gaveUp, func(o ledger.GaveUp) bool {
+			return o.Batch == g.Batch && o.Attempt == g.Attempt
+		}) {
+			m.gaveUp = append(m.gaveUp, g)
 		}
 	}
 }

@@ -50,8 +50,11 @@ func (s *sim) secret(what string, n uint64) [32]byte {
 
 // found makes genesis, members, chains and clients.
 func (s *sim) found() {
-	n := 4
-	if s.cfg.Seed%4 == 3 {
+	n, f := 4, 1
+	switch {
+	case s.cfg.Seed%16 == 15:
+		n, f = 7, 2
+	case s.cfg.Seed%4 == 3:
 		n = 5
 	}
 	s.rep.Members = n
@@ -65,11 +68,13 @@ func (s *sim) found() {
 		name := fmt.Sprintf("n%d", i)
 		ms = append(ms, ledger.Member{ID: m.id, Name: name, Operator: "operator " + name})
 	}
-	if s.cfg.Seed%3 != 0 { // one traitor, f of them
-		s.members[s.rng.IntN(n)].liar = true
+	if s.cfg.Seed%3 != 0 {
+		for _, i := range s.rng.Perm(n)[:f] {
+			s.members[i].liar = true
+		}
 	}
 	slices.SortFunc(ms, func(a, b ledger.Member) int { return slices.Compare(a.ID[:], b.ID[:]) })
-	e := ledger.Epoch{Members: ms, F: 1, M: 3}
+	e := ledger.Epoch{Members: ms, F: f, M: 3}
 	e.FactQuorum = e.Q()
 	p := ledger.DefaultParams()
 	p.AttemptMillis, p.QueueSeconds, p.ExpirySeconds = attemptMillis, queueSeconds, 120

@@ -37,6 +37,7 @@ type disk struct {
 	sigs     map[inputKey]signature
 	signed   []inputKey // of sigs, in order
 	ready    []ledger.ShareReady
+	tried    map[uint64]uint64 // keygen batch → last try it took part in
 	cursors  map[string]chains.Cursor
 	snapshot *ledger.State // frozen
 }
@@ -44,7 +45,7 @@ type disk struct {
 func newDisk() *disk {
 	return &disk{
 		verdicts: map[node.AttemptKey]bool{}, joined: map[tss.SessionID]bool{},
-		sigs: map[inputKey]signature{}, cursors: map[string]chains.Cursor{},
+		sigs: map[inputKey]signature{}, tried: map[uint64]uint64{}, cursors: map[string]chains.Cursor{},
 	}
 }
 
@@ -67,7 +68,7 @@ type memory struct {
 
 	work     map[workKey]*work
 	pausedAt map[node.AttemptKey]int // step until which an attempt that failed here rests
-	gaveUp   map[node.AttemptKey]ledger.GaveUp
+	gaveUp   []ledger.GaveUp
 	unshared []*share
 	raws     map[inputKey]chains.Raw
 }
@@ -85,7 +86,7 @@ func (m *member) boot(s *ledger.State) {
 	m.memory = memory{
 		state: s, seen: map[string]chains.Observations{}, cursors: map[string]chains.Cursor{}, dark: map[string]int{},
 		prices: map[string]ledger.PriceReport{}, work: map[workKey]*work{}, pausedAt: map[node.AttemptKey]int{},
-		gaveUp: map[node.AttemptKey]ledger.GaveUp{}, raws: map[inputKey]chains.Raw{},
+		raws: map[inputKey]chains.Raw{},
 	}
 	for c, cur := range m.disk.cursors {
 		m.cursors[c] = cur
@@ -212,13 +213,8 @@ func (m *member) attest() {
 		}
 	}
 	w := node.World{
-		Self: m.id, Clock: m.clock(), Prices: m.prices, Seen: m.seen, Ready: m.disk.ready, Tests: m.tests(),
+		Self: m.id, Clock: m.clock(), Prices: m.prices, Seen: m.seen, Ready: m.disk.ready, Tests: m.tests(), GaveUp: m.gaveUp,
 		FeeEveryMillis: 20_000, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
-	}
-	for _, j := range node.PlanSigning(m.state, m.id) { // in the order of batches
-		if g, ok := m.gaveUp[node.AttemptKey{Batch: j.Batch.ID, Attempt: j.Attempt.K}]; ok {
-			w.GaveUp = append(w.GaveUp, g)
-		}
 	}
 	if o := m.state.Opening; o != nil {
 		w.Flip = m.certificateOf(o.Height)
@@ -458,7 +454,6 @@ func (m *member) certified(height uint64) bool {
 
 func (m *member) awaitsKeygen(k ledger.NextKey) bool {
 	return slices.ContainsFunc(node.PlanKeygens(m.state, m.id), func(t node.KeygenTask) bool {
-		return t.Key.Key == k.Key && t.Key.Try == k.Try && m.certified(t.Attempt.Height) &&
-			!slices.ContainsFunc(m.disk.ready, func(r ledger.ShareReady) bool { return r.Key == k.Key && r.Try == k.Try })
+		return t.Key.Key == k.Key && t.Key.Try == k.Try && m.certified(t.Attempt.Height) && m.disk.tried[k.Batch] < k.Try
 	})
 }

@@ -100,6 +100,11 @@ func (m *member) tests() []ledger.TestSig {
 }
 
 func (m *member) sign() {
+	m.gaveUp = slices.DeleteFunc(m.gaveUp, func(g ledger.GaveUp) bool {
+		b, ok := m.state.Batches.Get(g.Batch)
+		return ok && (b.Done || b.Newest().K != g.Attempt)
+	})
+	m.lostKeygens()
 	for _, j := range node.PlanSigning(m.state, m.id) {
 		if m.s.step >= m.pausedAt[node.AttemptKey{Batch: j.Batch.ID, Attempt: j.Attempt.K}] {
 			m.signJob(j.Batch, j.Attempt)
@@ -170,7 +175,7 @@ func (m *member) signJob(b ledger.Batch, a ledger.Attempt) {
 
 // giveUp rests the attempt here and says so; the next try begins anew.
 func (m *member) giveUp(k node.AttemptKey) {
-	m.gaveUp[k] = ledger.GaveUp{Batch: k.Batch, Attempt: k.Attempt}
+	m.gaveUp = append(m.gaveUp, ledger.GaveUp{Batch: k.Batch, Attempt: k.Attempt})
 	m.pausedAt[k] = m.s.step + pauseSteps
 	for i := range 100 {
 		delete(m.work, workKey{k, i})

@@ -87,7 +87,6 @@ type sim struct {
 	world     world
 	clients   []*client
 	auditor   *auditor
-	faulty    int // members that may lie or be down at once
 }
 
 // Run is one run. The error says what went wrong, with seed and step.

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 3, "random runs besides the fixed one")
+	seeds = flag.Int("seeds", 2, "random runs besides the fixed one")
 	first = flag.Uint64("seed", 1, "first seed of them")
 	steps = flag.Int("steps", 900, "steps of a run, before it comes to rest")
 )
