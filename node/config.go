@@ -30,6 +30,7 @@ type Config struct {
 	FeeEvery   Duration `toml:"fee_every"`   // between fee attestations; default 60 s
 	AliveAfter Duration `toml:"alive_after"` // silence after which a peer counts as gone; default 750 ms
 	JoinWait   Duration `toml:"join_wait"`   // within which all parties of a session must have joined; default 700 ms
+	Silence    Duration `toml:"silence"`     // least time a connected party of a session may be mute; default 3 s
 	RaftMillis int      `toml:"raft_millis"` // heartbeat and election timeout; default 1000
 }
 

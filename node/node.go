@@ -145,7 +145,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	}
 	n.tss, err = tss.New(tss.Config{
 		Identity: n.key, Cluster: n.app.state.Cluster, Keystore: n.keys, Log: n.log,
-		Transport: transport{n.peers}, OnJoin: n.onJoin, JoinWait: time.Duration(cfg.JoinWait),
+		Transport: transport{n.peers}, OnJoin: n.onJoin, JoinWait: time.Duration(cfg.JoinWait), SilenceMin: time.Duration(cfg.Silence),
 	})
 	if err != nil {
 		return nil, err

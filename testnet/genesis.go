@@ -78,7 +78,8 @@ func nodeConfig(dir string, peer, api, operator int, btc BitcoinRPC, ethURL, pri
 		FeeEvery: node.Duration(feeEvery),
 		// All nodes share the cores of one machine and compute signatures on
 		// them: what is slow is not dead.
-		AliveAfter: node.Duration(3 * time.Second), JoinWait: node.Duration(3 * time.Second), RaftMillis: 1500,
+		AliveAfter: node.Duration(3 * time.Second), JoinWait: node.Duration(3 * time.Second), Silence: node.Duration(10 * time.Second),
+		RaftMillis: 1500,
 	}
 	for _, v := range Venues() {
 		c.Prices = append(c.Prices, pricesURL+"/venue/"+v+"/{asset}")

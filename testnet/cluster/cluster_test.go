@@ -7,13 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,6 +89,7 @@ func TestDemoAndResume(t *testing.T) {
 	}
 	noSecrets(t, dir)
 	resume(t, ctx, dir)
+	aNodeDies(t, ctx, dir)
 }
 
 func checkDemo(t *testing.T, out []byte) {
@@ -123,9 +127,8 @@ func checkDemo(t *testing.T, out []byte) {
 	}
 }
 
-// resume starts the network again from its directory, uses it by hand and ends
-// it with Ctrl-C.
-func resume(t *testing.T, ctx context.Context, dir string) {
+// up starts the network of a directory and waits until it can lend.
+func up(t *testing.T, ctx context.Context, dir string) *coffer {
 	t.Helper()
 	c := command(ctx, "testnet", "--dir", dir)
 	r, w, err := os.Pipe()
@@ -137,20 +140,29 @@ func resume(t *testing.T, ctx context.Context, dir string) {
 		t.Fatal(err)
 	}
 	w.Close()
-	up := make(chan bool, 1)
+	ready := make(chan bool, 1)
 	go func() {
+		defer r.Close()
 		s := bufio.NewScanner(r)
 		for s.Scan() {
 			if strings.Contains(s.Text(), "Ctrl-C stops everything") {
-				up <- true
+				ready <- true
 			}
 		}
-		up <- false
+		ready <- false
 	}()
-	if !<-up {
+	if !<-ready {
 		err := c.Wait()
-		t.Fatalf("resumed network ended: %v\n%s%s", err, c.err.String(), logs(dir))
+		t.Fatalf("network of %s ended: %v\n%s%s", dir, err, c.err.String(), logs(dir))
 	}
+	return c
+}
+
+// resume starts the network again from its directory, uses it by hand and ends
+// it with Ctrl-C.
+func resume(t *testing.T, ctx context.Context, dir string) {
+	t.Helper()
+	c := up(t, ctx, dir)
 	byHand(t, ctx, dir)
 
 	second := command(ctx, "testnet", "--dir", dir)
@@ -168,6 +180,34 @@ func resume(t *testing.T, ctx context.Context, dir string) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "node-1", "genesis.cbor")); err != nil {
 		t.Errorf("Ctrl-C took the directory: %v", err)
+	}
+}
+
+// aNodeDies: one line says which, why and where its log is, and the rest stops.
+func aNodeDies(t *testing.T, ctx context.Context, dir string) {
+	t.Helper()
+	c := up(t, ctx, dir)
+	killed := 0
+	for pid, line := range processes(t, dir) {
+		if strings.Contains(line, "node start") && strings.Contains(line, "node-2") {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			killed++
+		}
+	}
+	if killed != 1 {
+		t.Fatalf("killed %d processes of node-2", killed)
+	}
+	var exit *exec.ExitError
+	if err := c.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("a node died: %v, want exit code 1", err)
+	}
+	if last := lastLine(c.err.String()); !strings.Contains(last, "node-2 died (signal: killed)") || !strings.Contains(last, "node-2.log") {
+		t.Errorf("want one line naming the node and its log, got:\n%s", c.err.String())
+	}
+	if left := processesOf(t, dir); len(left) > 0 {
+		t.Errorf("processes left behind: %v", left)
 	}
 }
 
@@ -286,24 +326,31 @@ func lastLine(s string) string {
 	return lines[len(lines)-1]
 }
 
-// processesOf finds processes whose command line names dir.
+// processesOf lists processes whose command line names dir.
 func processesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	return slices.Collect(maps.Values(processes(t, dir)))
+}
+
+// processes finds them with their ids.
+func processes(t *testing.T, dir string) map[int]string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("looks into /proc")
 	}
-	var found []string
+	found := map[int]string{}
 	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
 		b, err := os.ReadFile(e)
-		if err != nil {
+		pid, perr := strconv.Atoi(filepath.Base(filepath.Dir(e)))
+		if err != nil || perr != nil {
 			continue // ended meanwhile
 		}
 		if line := strings.ReplaceAll(string(b), "\x00", " "); strings.Contains(line, dir) {
-			found = append(found, line)
+			found[pid] = line
 		}
 	}
 	return found
@@ -347,4 +394,3 @@ func logs(dir string) string {
 	}
 	return b.String()
 }
-
