@@ -1,0 +1,413 @@
+package node
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// kinds are what a plan says, in order.
+func kinds(list []statement) []ledger.Kind {
+	out := []ledger.Kind{}
+	for _, s := range list {
+		out = append(out, s.kind)
+	}
+	return out
+}
+
+func (c *cluster) plan(w world) []statement {
+	c.t.Helper()
+	if w.self == (ledger.MemberID{}) {
+		w.self = idOf(c.keys[0])
+	}
+	if w.feeEvery == 0 {
+		w.feeEvery = 60_000
+	}
+	out := planAttestations(c.s, w)
+	if again := planAttestations(c.s, w); !reflect.DeepEqual(out, again) {
+		c.t.Errorf("the same view and world give %v and %v", kinds(out), kinds(again))
+	}
+	return out
+}
+
+func expect(t *testing.T, what string, got []statement, want ...ledger.Kind) {
+	t.Helper()
+	if want == nil {
+		want = []ledger.Kind{}
+	}
+	if !slices.Equal(kinds(got), want) {
+		t.Errorf("%s: says %v, want %v", what, kinds(got), want)
+	}
+}
+
+// "Every member attests its clock each 500 ms while anything happens or its
+// clock is more than 2 s ahead of ledger time, else each 5 s."
+func TestPlanClock(t *testing.T) {
+	idle := running(t)
+	seat, _ := idle.s.Seats.Get(idOf(idle.keys[0]).String())
+	now := seat.Millis
+	for ms, says := range map[uint64]bool{0: false, 499: false, 501: false, 2_000: false, 2_001: true, 5_000: true} {
+		want := []ledger.Kind{}
+		if says {
+			want = append(want, ledger.KindClock)
+		}
+		expect(t, fmt.Sprint("idle, after ", ms), idle.plan(world{clock: now + ms}), want...)
+	}
+	expect(t, "without a clock", idle.plan(world{}))
+
+	busy, _ := paying(t)
+	seat, _ = busy.s.Seats.Get(idOf(busy.keys[0]).String())
+	expect(t, "busy, after 499", busy.plan(world{clock: seat.Millis + 499}))
+	expect(t, "busy, after 500", busy.plan(world{clock: seat.Millis + 500}), ledger.KindClock)
+	expect(t, "busy, behind", busy.plan(world{clock: seat.Millis - 10_000}))
+
+	before := newCluster(t)
+	expect(t, "before keys", before.plan(world{clock: testStart + 500}), ledger.KindClock)
+	expect(t, "not prepared", before.plan(world{}))
+}
+
+// Before there are keys a member says nothing that would need them.
+func TestPlanBeforeKeys(t *testing.T) {
+	c := newCluster(t)
+	w := world{
+		clock: testStart + 1000, prices: map[string]ledger.PriceReport{"btc": {Asset: "btc", Price: fixed.New(1), Observed: testStart}},
+		seen: map[string]chains.Observations{ledger.Bitcoin: {Tip: ledger.HeightReport{Chain: ledger.Bitcoin, Height: 9}}},
+	}
+	expect(t, "before keys", c.plan(w), ledger.KindClock)
+}
+
+// Words about keys are said until they are heard, and only for the try that is.
+func TestPlanKeys(t *testing.T) {
+	c := newCluster(t)
+	c.tick(1000)
+	c.tick(1000)
+	k := c.s.Next.Keys[0]
+	mine := c.ready(k)
+	old := mine
+	old.Try = 0
+	w := world{ready: []ledger.ShareReady{old, mine}}
+	expect(t, "a staged share", c.plan(w), ledger.KindShareReady)
+	c.say(0, ledger.KindShareReady, mine)
+	expect(t, "heard", c.plan(w))
+	expect(t, "another member", c.plan(world{self: idOf(c.keys[1]), ready: w.ready}), ledger.KindShareReady)
+	expect(t, "a key nobody plans", c.plan(world{ready: []ledger.ShareReady{{Key: "ecdsa-9", Try: 1}}}))
+
+	gave := world{gaveUp: []ledger.GaveUp{{Batch: k.Batch, Attempt: k.Try}, {Batch: k.Batch, Attempt: k.Try + 1}, {Batch: 999}}}
+	expect(t, "a try given up", c.plan(gave), ledger.KindGaveUp)
+	c.say(0, ledger.KindGaveUp, gave.gaveUp[0])
+	expect(t, "heard", c.plan(gave))
+
+	c = newCluster(t)
+	c.tick(1000)
+	c.tick(1000)
+	for _, k := range c.s.Next.Keys {
+		c.all(ledger.KindShareReady, c.ready(k))
+	}
+	id := c.s.Next.Keys[0].Tests[0]
+	tests := world{tests: []ledger.TestSig{c.test(id), {Batch: 999}}}
+	expect(t, "a test signature", c.plan(tests), ledger.KindTestSig)
+	c.say(0, ledger.KindTestSig, c.test(id))
+	expect(t, "heard", c.plan(tests))
+	expect(t, "another member", c.plan(world{self: idOf(c.keys[2]), tests: tests.tests}), ledger.KindTestSig)
+
+	c = opened(t)
+	cert := c.flip()
+	expect(t, "the flip", c.plan(world{flip: &cert}), ledger.KindFlip)
+	c.say(1, ledger.KindFlip, cert)
+	expect(t, "after the flip", c.plan(world{flip: &cert}))
+}
+
+// A member gives up only the newest attempt, once.
+func TestPlanGaveUp(t *testing.T) {
+	c, b := paying(t)
+	w := world{gaveUp: []ledger.GaveUp{{Batch: b.ID, Attempt: 0}}}
+	expect(t, "given up", c.plan(w), ledger.KindGaveUp)
+	c.say(0, ledger.KindGaveUp, w.gaveUp[0])
+	expect(t, "heard", c.plan(w))
+	c.say(1, ledger.KindGaveUp, w.gaveUp[0])
+	expect(t, "the next attempt is planned", c.plan(w))
+	w.gaveUp[0].Attempt = 1
+	expect(t, "given up too", c.plan(w), ledger.KindGaveUp)
+	c.some(3, ledger.KindSpent, ledger.SpentFact{Batch: b.ID, Height: 213, Block: "block-2"})
+	expect(t, "seen spent", c.plan(w))
+}
+
+// One report per asset and round, none older than a minute, none from beyond
+// ledger time.
+func TestPlanPrices(t *testing.T) {
+	c := running(t)
+	report := func(asset string, observed uint64) map[string]ledger.PriceReport {
+		return map[string]ledger.PriceReport{asset: {Asset: asset, Price: fixed.New(7), Observed: observed}}
+	}
+	expect(t, "this round is said", c.plan(world{prices: report("btc", c.s.Millis)}))
+	c.tick(15_000)
+	for name, tc := range map[string]struct {
+		observed uint64
+		says     bool
+	}{
+		"fresh":              {c.s.Millis, true},
+		"almost a minute":    {c.s.Millis - 59_999, true},
+		"a minute old":       {c.s.Millis - 60_000, false},
+		"seen by a fast app": {c.s.Millis + 5_000, true},
+	} {
+		got := c.plan(world{prices: report("btc", tc.observed)})
+		if len(got) == 0 != !tc.says {
+			t.Errorf("%s: says %v", name, kinds(got))
+			continue
+		}
+		if tc.says {
+			r := got[0].body.([]ledger.PriceReport)
+			if len(r) != 1 || r[0].Round != c.s.Time()/15 || r[0].Observed > c.s.Millis || r[0].Observed != min(tc.observed, c.s.Millis) {
+				t.Errorf("%s: reports %+v", name, r)
+			}
+		}
+	}
+	expect(t, "an asset nobody lists", c.plan(world{prices: report("doge", c.s.Millis)}))
+	// All assets in one statement, and the ledger takes it.
+	ps := report("btc", c.s.Millis)
+	ps["eth"] = ledger.PriceReport{Asset: "eth", Price: fixed.New(7), Observed: c.s.Millis}
+	got := c.plan(world{prices: ps})
+	expect(t, "two assets", got, ledger.KindPrice)
+	c.say(0, ledger.KindPrice, got[0].body)
+	expect(t, "said", c.plan(world{prices: ps}))
+}
+
+func see(chain string, o chains.Observations) world {
+	o.Tip.Chain = chain
+	return world{seen: map[string]chains.Observations{chain: o}, caughtUp: true}
+}
+
+func TestPlanHeightsAndFees(t *testing.T) {
+	c := running(t)
+	tip := func(h uint64) world {
+		return see(ledger.Bitcoin, chains.Observations{Tip: ledger.HeightReport{Height: h, Hash: "x"}})
+	}
+	expect(t, "the same height", c.plan(tip(200)))
+	expect(t, "a lower one", c.plan(tip(150)))
+	expect(t, "a higher one", c.plan(tip(201)), ledger.KindHeight)
+	fee := &ledger.FeeReport{Chain: ledger.Bitcoin, Rate: 3000}
+	withFee := func(o chains.Observations) world { o.Tip.Height = 200; return see(ledger.Bitcoin, o) }
+	expect(t, "a fee too soon", c.plan(withFee(chains.Observations{Fee: fee})))
+	c.tick(60_000)
+	expect(t, "no opinion", c.plan(withFee(chains.Observations{})))
+	expect(t, "behind its chain", c.plan(withFee(chains.Observations{Fee: fee, Behind: 1})))
+	got := c.plan(withFee(chains.Observations{Fee: fee}))
+	expect(t, "a minute later", got, ledger.KindFee)
+	c.say(0, ledger.KindFee, got[0].body)
+	expect(t, "said", c.plan(withFee(chains.Observations{Fee: fee})))
+	expect(t, "a chain nobody lists", c.plan(see("doge", chains.Observations{Tip: ledger.HeightReport{Height: 1 << 30}})))
+}
+
+// Deposits: ours alone, at the depth that all inflows of their block need
+// together, until the ledger has them (spec: outflows §8.2).
+func TestPlanInflows(t *testing.T) {
+	c := running(t)
+	id := c.open(walletOf(t, holderSeed))
+	seen := func(depth uint64, facts ...ledger.InflowFact) world {
+		o := chains.Observations{Tip: ledger.HeightReport{Height: 200}}
+		for _, f := range facts {
+			o.Inflows = append(o.Inflows, chains.Seen{Fact: f, Depth: depth})
+		}
+		return see(ledger.Bitcoin, o)
+	}
+	one := c.inflow(id, "btc", "100000000", "block-1")
+	two := c.inflow(id, "btc", "100000000", "block-1")
+	other := c.inflow(id, "btc", "100000000", "block-2")
+	small := c.inflow(id, "btc", "99999", "block-3")
+	elsewhere, vault, unlisted := one, one, one
+	elsewhere.Address = walletOf(t, 50).id.Address
+	minter, _ := c.s.Vault(ledger.Bitcoin, "minter")
+	vault.Address = minter.Address
+	unlisted.Asset = "eth"
+	for name, tc := range map[string]struct {
+		w    world
+		says int
+	}{
+		"one block deep":                      {seen(1, one), 0},
+		"two":                                 {seen(2, one), 1},
+		"a small one at once":                 {seen(1, small), 1},
+		"two of one block, two deep":          {seen(2, one, two), 0},
+		"two of one block, three deep":        {seen(3, one, two), 2},
+		"two blocks do not add up":            {seen(2, one, other), 2},
+		"a small one rides on the same block": {seen(1, small, func() ledger.InflowFact { f := one; f.Block = small.Block; return f }()), 0},
+		"an address of nobody's":              {seen(9, elsewhere), 0},
+		"change to the vault":                 {seen(9, vault), 0},
+		"an asset without a pool":             {seen(9, unlisted), 0},
+		"what is none adds up to nothing":     {seen(2, one, elsewhere, vault), 1},
+	} {
+		if got := c.plan(tc.w); len(got) != tc.says {
+			t.Errorf("%s: says %v, want %d inflows", name, kinds(got), tc.says)
+		}
+	}
+	w := seen(2, one)
+	c.say(0, ledger.KindInflow, one)
+	expect(t, "heard from this member", c.plan(w))
+	w.self = idOf(c.keys[1])
+	expect(t, "not from that one", c.plan(w), ledger.KindInflow)
+	// Mined again elsewhere: another fact, so it is said again.
+	again := one
+	again.Block = "block-9"
+	expect(t, "in another block", c.plan(seen(2, again)), ledger.KindInflow)
+	c.say(1, ledger.KindInflow, one)
+	c.say(2, ledger.KindInflow, one)
+	w.self = idOf(c.keys[3])
+	expect(t, "counted", c.plan(w))
+	expect(t, "counted, in another block", c.plan(seen(9, again)))
+}
+
+// A batch's anchor in the best chain, reorganised, final.
+func TestPlanSpends(t *testing.T) {
+	c, b := paying(t)
+	pic := func(s chains.SeenSpend, blocks map[uint64]string) world {
+		o := chains.Observations{Tip: ledger.HeightReport{Height: 212}, Blocks: blocks}
+		if s.Height != 0 {
+			s.Anchor, s.Batch = b.Anchor, b.ID
+			o.Spends = append(o.Spends, s)
+		}
+		return see(ledger.Bitcoin, o)
+	}
+	mined := chains.SeenSpend{Height: 213, Block: "block-a", Depth: 1}
+	final := chains.SeenSpend{Height: 213, Block: "block-a", Depth: 6, Final: true, Outcome: ledger.OutcomePaid, TxID: "t", Fee: fixed.New(300)}
+	foreign := chains.SeenSpend{Height: 213, Block: "block-a", Depth: 6, Final: true, Foreign: true}
+
+	got := c.plan(pic(mined, nil))
+	expect(t, "mined", got, ledger.KindSpent)
+	if f := got[0].body.(ledger.SpentFact); f != (ledger.SpentFact{Batch: b.ID, Height: 213, Block: "block-a"}) {
+		t.Errorf("says %+v", f)
+	}
+	got = c.plan(pic(final, nil))
+	expect(t, "final at once", got, ledger.KindSpent, ledger.KindFinal)
+	if f := got[1].body.(ledger.FinalFact); f.Outcome != ledger.OutcomePaid || f.TxID != "t" || f.Fee != fixed.New(300) || f.Batch != b.ID {
+		t.Errorf("says %+v", f)
+	}
+	unknown := mined
+	unknown.Attempt = 7
+	expect(t, "an attempt this replica has not", c.plan(pic(unknown, nil)))
+
+	// Foreign: worth a word only when caught up, and final.
+	expect(t, "foreign, caught up and final", c.plan(pic(foreign, nil)), ledger.KindSpent)
+	w := pic(foreign, nil)
+	w.caughtUp = false
+	expect(t, "foreign, lagging", c.plan(w))
+	shallow := foreign
+	shallow.Final, shallow.Depth = false, 5
+	expect(t, "foreign, not final", c.plan(pic(shallow, nil)))
+	shallow.Final = true
+	expect(t, "foreign, final and not deep", c.plan(pic(shallow, nil)))
+
+	// Retried meanwhile: the picture names attempt 0, whose bytes attempt 1 has.
+	c.some(2, ledger.KindGaveUp, ledger.GaveUp{Batch: b.ID})
+	if c.payment().Newest().K != 1 {
+		t.Fatal("no retry")
+	}
+	expect(t, "the retried bytes", c.plan(pic(mined, nil)), ledger.KindSpent)
+
+	c.some(3, ledger.KindSpent, ledger.SpentFact{Batch: b.ID, Height: 213, Block: "block-a"})
+	expect(t, "counted", c.plan(pic(mined, nil)))
+	expect(t, "gone, the height not covered", c.plan(pic(chains.SeenSpend{}, nil)))
+	expect(t, "gone, the block still there", c.plan(pic(chains.SeenSpend{}, map[uint64]string{213: "block-a"})))
+	expect(t, "reorganised", c.plan(pic(chains.SeenSpend{}, map[uint64]string{213: "block-b"})), ledger.KindUnmined)
+	moved := mined
+	moved.Height, moved.Block = 214, "block-c"
+	got = c.plan(pic(moved, map[uint64]string{213: "block-b", 214: "block-c"}))
+	expect(t, "mined again elsewhere", got, ledger.KindUnmined)
+	if f := got[0].body.(ledger.UnminedFact); f.Block != "block-a" {
+		t.Errorf("says %+v", f)
+	}
+	c.some(3, ledger.KindUnmined, ledger.UnminedFact{Batch: b.ID, Block: "block-a"})
+	expect(t, "then mined", c.plan(pic(moved, map[uint64]string{213: "block-b", 214: "block-c"})), ledger.KindSpent)
+
+	f := ledger.FinalFact{Batch: b.ID, Outcome: ledger.OutcomePaid, TxID: "t", Fee: fixed.New(300), Height: 213, Block: "block-a"}
+	c.say(0, ledger.KindFinal, f)
+	expect(t, "final and heard", c.plan(pic(final, map[uint64]string{213: "block-a"})), ledger.KindSpent)
+	c.say(1, ledger.KindFinal, f)
+	c.say(2, ledger.KindFinal, f)
+	if !c.batch(b.ID).Done {
+		t.Fatal("not settled")
+	}
+	expect(t, "settled", c.plan(pic(final, nil)))
+	expect(t, "settled, reorganised", c.plan(pic(chains.SeenSpend{}, map[uint64]string{213: "block-b"})))
+	stray := chains.Observations{Spends: []chains.SeenSpend{{Anchor: "x:0", Height: 1, Block: "y", Foreign: true, Final: true, Depth: 99}}, Tip: ledger.HeightReport{Height: 212}}
+	expect(t, "a coin without a batch", c.plan(see(ledger.Bitcoin, stray)))
+}
+
+// The vaults' genesis float: until it is booked, and never less than it.
+func TestPlanFloats(t *testing.T) {
+	c := running(t)
+	hot, _ := c.s.Vault(ledger.Ethereum, "hot")
+	chain, _ := c.s.Genesis.Chain(ledger.Ethereum)
+	seen := func(addr string, amount fixed.Int) world {
+		return see(ledger.Ethereum, chains.Observations{Tip: ledger.HeightReport{Height: 100}, Floats: []ledger.FloatFact{{Chain: ledger.Ethereum, Address: addr, Amount: amount}}})
+	}
+	less, _ := fixed.Sub(chain.Float, fixed.New(1))
+	more, _ := fixed.Add(chain.Float, fixed.New(5))
+	expect(t, "too little", c.plan(seen(hot.Address, less)))
+	expect(t, "an address of nobody's", c.plan(seen(testPayee, more)))
+	got := c.plan(seen(hot.Address, more))
+	expect(t, "arrived", got, ledger.KindFloat)
+	// Members read at different moments and still say the same.
+	if f := got[0].body.(ledger.FloatFact); f.Amount != chain.Float {
+		t.Errorf("says %+v", f)
+	}
+	c.some(3, ledger.KindFloat, got[0].body)
+	expect(t, "booked", c.plan(seen(hot.Address, more)))
+}
+
+// With one picture in front of all, everybody says everything once and then
+// nothing (spec: consensus §7: only what the ledger has not heard).
+func TestPlanComesToRest(t *testing.T) {
+	c, b := paying(t)
+	id := c.open(walletOf(t, lenderSeed))
+	o := chains.Observations{
+		Tip:     ledger.HeightReport{Chain: ledger.Bitcoin, Height: 230, Hash: "h"},
+		Inflows: []chains.Seen{{Fact: c.inflow(id, "btc", "200000000", "block-5"), Depth: 12}, {Fact: c.inflow(id, "btc", "6000", "block-6"), Depth: 12}},
+		Spends:  []chains.SeenSpend{{Anchor: b.Anchor, Batch: b.ID, Height: 213, Block: "block-a", Depth: 18, Final: true, Outcome: ledger.OutcomePaid, TxID: "t", Fee: fixed.New(b.Newest().Bitcoin.Fee)}},
+	}
+	said := 0
+	for round := range 8 {
+		before := said
+		for i, k := range c.keys {
+			for _, s := range c.plan(world{self: idOf(k), seen: see(ledger.Bitcoin, o).seen, caughtUp: true}) {
+				c.say(i, s.kind, s.body)
+				said++
+			}
+		}
+		if said == before {
+			if round == 0 {
+				t.Fatal("nothing was said at all")
+			}
+			break
+		}
+	}
+	for i, k := range c.keys {
+		if got := c.plan(world{self: idOf(k), seen: see(ledger.Bitcoin, o).seen, caughtUp: true}); len(got) != 0 {
+			t.Errorf("member %d goes on: %v", i, kinds(got))
+		}
+	}
+	out, _ := c.s.Outflows.Get(b.Outflows[0])
+	if out.State != ledger.Paid || c.s.Inflows.Len() != 3 {
+		t.Errorf("outflow %s, %d inflows", out.State, c.s.Inflows.Len())
+	}
+	// Four members, five facts: nobody said one twice.
+	if most := 4 * 5; said > most {
+		t.Errorf("%d statements, at most %d", said, most)
+	}
+}
+
+// What strangers send cannot make one round endless.
+func TestPlanIsBounded(t *testing.T) {
+	c := running(t)
+	id := c.open(walletOf(t, holderSeed))
+	o := chains.Observations{Tip: ledger.HeightReport{Height: 200}}
+	for i := range 500 {
+		o.Inflows = append(o.Inflows, chains.Seen{Fact: c.inflow(id, "btc", "6000", fmt.Sprint("block-", i)), Depth: 9})
+	}
+	if got := c.plan(see(ledger.Bitcoin, o)); len(got) != maxPerRound {
+		t.Errorf("%d statements in one round, want %d", len(got), maxPerRound)
+	}
+}
