@@ -419,6 +419,23 @@ func TestOutflowCap(t *testing.T) {
 	}
 }
 
+// LIMIT is the whole ledger's: retryable, so the nonce is unchanged.
+func TestLimitOfOpenOutflows(t *testing.T) {
+	c, _, borrower := lent(t)
+	for i := uint64(0); c.s.Live.len()+c.s.Queue.len() < MaxOpenOutflows; i++ {
+		c.s.Live.put(1<<40+i, 1)
+	}
+	before := frame(c.s)
+	in := Command{Intent: borrower.sign(c.text(borrower, c.borrowUSDT("1000000000")))}
+	if code := c.s.Apply(in); code != Limit || frame(c.s) != before {
+		t.Fatalf("with %d open: %s, changed: %v", MaxOpenOutflows, code, frame(c.s) != before)
+	}
+	c.s.Live.delete(1 << 40)
+	if code := c.s.Apply(in); code != OK {
+		t.Errorf("the same text with one less open: %s", code)
+	}
+}
+
 // A withdrawal of everything leaves nothing behind, and the account can say so
 // in one word.
 func TestWithdrawMax(t *testing.T) {

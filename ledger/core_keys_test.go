@@ -219,6 +219,18 @@ func TestKeygenRetry(t *testing.T) {
 	if got := c.nextKey(KeyECDSA1).Try; got != 1 {
 		t.Errorf("the other key is at try %d", got)
 	}
+	// A test signature of the epoch to come is given up by f+1 too.
+	c.all(KindShareReady, c.shareReady(KeyECDSA1))
+	id := c.nextKey(KeyECDSA1).Tests[0]
+	word = GaveUp{Batch: id}
+	c.say(2, KindGaveUp, word)
+	if got := c.s.Batches.at(id).Newest().K; got != 0 {
+		t.Fatalf("one member's word planned attempt %d of a test", got)
+	}
+	c.say(3, KindGaveUp, word)
+	if got := c.s.Batches.at(id).Newest(); got.K != 1 || len(got.Gave) != 0 || len(got.Roster) != 3 {
+		t.Errorf("after f+1 words %+v", got)
+	}
 }
 
 // A test signature is verified by the ledger itself: no word stands for it.
