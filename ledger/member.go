@@ -21,6 +21,24 @@ type MemberID [32]byte
 
 func (m MemberID) String() string { return hex.EncodeToString(m[:]) }
 
+// MarshalText and UnmarshalText: hex, for files that people edit. The canonical
+// encoding is that of codec.go.
+func (h Hash) MarshalText() ([]byte, error)      { return hexText(h[:]), nil }
+func (h *Hash) UnmarshalText(b []byte) error     { return fromHexText(h[:], b) }
+func (m MemberID) MarshalText() ([]byte, error)  { return hexText(m[:]), nil }
+func (m *MemberID) UnmarshalText(b []byte) error { return fromHexText(m[:], b) }
+
+func hexText(b []byte) []byte { return []byte(hex.EncodeToString(b)) }
+
+func fromHexText(to, text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil || len(b) != len(to) {
+		return fmt.Errorf("%q: want %d hex digits", text, 2*len(to))
+	}
+	copy(to, b)
+	return nil
+}
+
 // Sign signs body under a domain. Every signature of a node carries a domain of
 // its own, so none can be shown for another purpose.
 func Sign(key ed25519.PrivateKey, domain string, body []byte) [64]byte {

@@ -229,7 +229,8 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
 				cost = o.MaxFee
 			}
 			acc := s.Accounts.at(o.Account)
-			acc.Refused = append(slices.Clone(acc.Refused), Refused{To: o.To, Millis: s.Millis})
+			recent := slices.DeleteFunc(slices.Clone(acc.Refused), func(r Refused) bool { return s.Millis-r.Millis >= refusedDestinationMillis })
+			acc.Refused = append(recent, Refused{To: o.To, Millis: s.Millis})
 			s.Accounts.put(o.Account, acc)
 			x.refund(o, lesser(cost, o.MaxFee), true)
 			return

@@ -26,7 +26,7 @@ func newNodeCmd() *cobra.Command {
 		Args:    args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newNodeInitCmd(), newNodeStartCmd())
+	cmd.AddCommand(newNodeInitCmd(), newNodeGenesisCmd(), newNodeStartCmd())
 	return cmd
 }
 
@@ -133,12 +133,8 @@ func printCheck(cmd *cobra.Command, cfg node.Config, g ledger.Genesis, asJSON bo
 	if asJSON {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"ok": true, "config": cfg, "genesis": g, "cluster": g.ClusterName()})
 	}
-	e, out := g.Epoch, cmd.OutOrStdout()
-	fmt.Fprintf(out, "cluster  %s\n", g.ClusterName())
-	fmt.Fprintf(out, "members  %d; %d must sign together, %d may be traitors, %d may be silent while outflows go on\n", e.N(), e.M, e.F, e.C())
-	for _, m := range e.Members {
-		fmt.Fprintf(out, "         %s  %s  %s\n", m.Name, m.ID.String()[:16], m.Addr)
-	}
+	out := cmd.OutOrStdout()
+	describeEpoch(out, g)
 	for _, c := range g.Chains {
 		fmt.Fprintf(out, "chain    %s %s from height %d, final after %d blocks (0: as the chain says), fee %d to %d\n", c.Name, c.CAIP2, c.Start, c.Final, c.MinRate, c.MaxRate)
 	}
