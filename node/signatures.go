@@ -30,6 +30,10 @@ type signature struct {
 
 func (s signature) key() inputKey { return inputKey{s.Batch, s.Body, int(s.Input)} }
 
+// name is where the keystore keeps a node's record. The records of package tss,
+// one per attempt and without turn and parties, have a place of their own.
+func (k inputKey) name() string { return fmt.Sprintf("signed/%d/%d/%d", k.batch, k.body, k.input) }
+
 // signature returns a verified signature of this node's store.
 func (n *Node) signature(k inputKey) (signature, bool) {
 	n.mu.Lock()
@@ -38,7 +42,7 @@ func (n *Node) signature(k inputKey) (signature, bool) {
 	if ok {
 		return s, true
 	}
-	b, err := n.keys.Signature(k.batch, k.body, uint16(k.input))
+	b, err := n.keys.Get(k.name())
 	if err != nil || len(b) == 0 || ledger.Unmarshal(b, &s) != nil {
 		return signature{}, false
 	}
@@ -54,7 +58,7 @@ func (n *Node) addSignature(s signature) error {
 	if _, ok := n.signature(s.key()); ok {
 		return nil
 	}
-	if err := n.keys.SaveSignature(s.Batch, s.Body, uint16(s.Input), ledger.Marshal(s)); err != nil {
+	if err := n.keys.Put(s.key().name(), ledger.Marshal(s)); err != nil {
 		return err
 	}
 	n.mu.Lock()
