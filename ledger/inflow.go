@@ -119,7 +119,8 @@ func (x *execution) float(m MemberID, f FloatFact) Code {
 	if !x.fact(m, KindFloat, f, s.Epoch().Q()) {
 		return OK
 	}
-	sender.Float, sender.Booked = must(fixed.Add(sender.Float, c.Float)), true
+	sender = sender.receive(c.Float)
+	sender.Booked = true
 	s.Senders.put(f.Address, sender)
 	x.emit(Event{Name: "float", Amount: c.Float.String(), Note: f.Address})
 	return OK

@@ -121,11 +121,28 @@ func (x *execution) gasArrived(o Outflow, arrived bool) {
 	}
 	to := x.s.Senders.at(o.To)
 	if arrived {
-		to.Float = must(fixed.Add(to.Float, o.Net))
+		to = to.receive(o.Net)
 	} else {
-		to.Float = must(fixed.Sub(to.Float, lesser(o.Net, to.Float)))
+		to = to.spend(o.Net)
 	}
 	x.s.Senders.put(o.To, to)
+}
+
+// spend and receive keep Float − Due exact, in whatever order the facts about a
+// sender come in: a sweep may be final here before the gas it burnt is attested
+// mined again.
+func (s Sender) spend(wei fixed.Int) Sender {
+	paid := lesser(wei, s.Float)
+	s.Float = must(fixed.Sub(s.Float, paid))
+	s.Due = must(fixed.Add(s.Due, must(fixed.Sub(wei, paid))))
+	return s
+}
+
+func (s Sender) receive(wei fixed.Int) Sender {
+	owed := lesser(wei, s.Due)
+	s.Due = must(fixed.Sub(s.Due, owed))
+	s.Float = must(fixed.Add(s.Float, must(fixed.Sub(wei, owed))))
+	return s
 }
 
 // unmined: the block of an attested spend left the best chain before finality.
@@ -315,7 +332,7 @@ func (x *execution) finalEthereum(a Attempt, f FinalFact) {
 	if len(a.Ethereum.Data) == 0 && f.Outcome == OutcomePaid {
 		used = must(fixed.Add(used, a.Ethereum.Value))
 	}
-	from.Float = must(fixed.Sub(from.Float, lesser(used, from.Float)))
+	from = from.spend(used)
 	if from.Open > 0 && s.Watched.at(Ethereum+"/"+from.Address).Purpose == PurposeVault {
 		from.Open--
 	}

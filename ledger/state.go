@@ -197,6 +197,7 @@ type Sender struct {
 	Open    uint64    `cbor:"3,keyasint"` // batches in flight
 	Float   fixed.Int `cbor:"4,keyasint"` // wei for gas, booked; hot and gas only
 	Booked  bool      `cbor:"5,keyasint"` // the genesis float has arrived
+	Due     fixed.Int `cbor:"6,keyasint"` // wei spent beyond Float, until the facts that bring it are counted
 }
 
 // Key is one master key of the cluster.

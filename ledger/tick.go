@@ -33,12 +33,15 @@ func (x *execution) tick() {
 		return // halted, or an epoch is flipping: nothing is planned
 	}
 	x.task("epoch", (*execution).planEpoch)
-	if x.s.Catching || x.s.Epoch().Number == 0 {
+	if x.s.Catching {
+		return
+	}
+	x.task("retry", (*execution).retryDue) // key generations too, before there is an epoch with keys
+	if x.s.Epoch().Number == 0 {
 		return
 	}
 	x.task("expire", (*execution).expireQueue)
 	x.task("sweep", (*execution).planSweeps)
-	x.task("retry", (*execution).retryDue)
 	x.task("plan", (*execution).planQueue)
 }
 

@@ -76,16 +76,51 @@ func (n *Node) keepSignature(j job, input int, turn uint64, committee []ledger.M
 		n.log.Error("signature not stored", slog.Any("err", err))
 	}
 	v, _ := n.app.now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unshared[s.key()] = n.receivers(v, j.attempt)
+}
+
+// receivers are the members that a signature of an attempt goes to.
+func (n *Node) receivers(v *ledger.State, a ledger.Attempt) map[ledger.MemberID]bool {
 	todo := map[ledger.MemberID]bool{}
-	for _, m := range j.attempt.Roster {
+	for _, m := range a.Roster {
 		todo[m] = m != n.self
 	}
 	for _, m := range v.Epoch().Members {
 		todo[m.ID] = m.ID != n.self
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.unshared[s.key()] = todo
+	return todo
+}
+
+// resume takes up the sharing that an earlier life of this process may not have
+// ended: what it signed of batches that are open goes to everybody once more.
+// Without it a test signature that only a killed member held could keep an
+// epoch from opening for ever.
+func (n *Node) resume(v *ledger.State) {
+	for id := range v.Live.All() {
+		b, ok := v.Batches.Get(id)
+		if !ok || b.Kind == ledger.BatchKeygen {
+			continue
+		}
+		a := b.Newest()
+		inputs := 1
+		if a.Bitcoin != nil {
+			inputs = len(a.Bitcoin.Inputs)
+		}
+		for i := range inputs {
+			k := inputKey{id, a.Body, i}
+			s, ok := n.signature(k)
+			if !ok || !hasMember(s.Parties, n.self) {
+				continue
+			}
+			n.mu.Lock()
+			if n.unshared[k] == nil {
+				n.unshared[k] = n.receivers(v, a)
+			}
+			n.mu.Unlock()
+		}
+	}
 }
 
 // share sends finished signatures to every member until each has taken them, or
@@ -96,6 +131,7 @@ func (n *Node) share(ctx context.Context) {
 	last := map[inputKey]time.Time{}
 	for {
 		v, _ := n.app.now()
+		n.resume(v)
 		n.mu.Lock()
 		type send struct {
 			s  signature
