@@ -175,7 +175,13 @@ func unhex(t *testing.T, s string) []byte {
 func TestCommandsThatAreNone(t *testing.T) {
 	c := newCluster(t)
 	att := NewAttestation(c.keys[0], c.s.Cluster, 1, KindClock, Clock{Millis: coreStart})
-	long := Marshal(Command{Intent: &Intent{Text: strings.Repeat("x", MaxCommand)}})
+	// Well-formed to the last byte, so that only its length speaks against it.
+	wordy := btcWallet(1).sign(c.text(btcWallet(1), address.Command{Action: address.ActionOpenAccount}))
+	if code := c.run(Command{Intent: wordy}); code != Halted {
+		t.Fatal(code)
+	}
+	wordy.Signature += strings.Repeat("x", MaxCommand)
+	long := Marshal(Command{Intent: wordy})
 	for name, b := range map[string][]byte{
 		"nothing": nil, "noise": []byte("coffer"), "neither": Marshal(Command{}),
 		"both":     Marshal(Command{Attestation: att, Intent: &Intent{}}),
