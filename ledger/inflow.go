@@ -136,7 +136,7 @@ func (x *execution) planSweeps() {
 
 func (x *execution) planSweep(key string) Code {
 	s := x.s
-	ids := s.Waiting.at(key)
+	ids, rest := s.nextSweep(s.Waiting.at(key))
 	first := s.Inflows.at(ids[0])
 	a, _ := s.Genesis.Asset(first.Asset)
 	sender := s.Senders.at(first.Address)
@@ -180,9 +180,30 @@ func (x *execution) planSweep(key string) Code {
 		s.Inflows.put(id, in)
 	}
 	s.Waiting.delete(key)
+	if len(rest) > 0 {
+		s.Waiting.put(key, rest)
+	}
 	sender.Open++
 	s.Senders.put(sender.Address, sender)
 	return OK
+}
+
+// nextSweep says which of the waiting deposits the next sweep carries: all, but
+// one that was in a reverted sweep goes alone, so that a deposit that is not
+// there (its block was reorganised away) holds up no other and burns gas twice
+// at most.
+func (s *State) nextSweep(ids []string) (now, later []string) {
+	if s.Inflows.at(ids[0]).Reverts > 0 {
+		return ids[:1:1], slices.Clone(ids[1:])
+	}
+	for _, id := range ids {
+		if s.Inflows.at(id).Reverts > 0 {
+			later = append(later, id)
+		} else {
+			now = append(now, id)
+		}
+	}
+	return now, later
 }
 
 // swept credits what a final sweep brought in, or puts it back to wait.
@@ -194,6 +215,13 @@ func (x *execution) swept(o Outflow, paid bool) {
 			continue
 		}
 		in.State, in.Outflow = InflowWaiting, 0
+		in.Reverts++
+		if in.Reverts > 1 && len(o.Carries) == 1 {
+			in.State = InflowHeld
+			x.s.Inflows.put(id, in)
+			x.emit(Event{Name: "inflow-held", Account: in.Account, Asset: in.Asset, Amount: in.Amount.String(), Note: id})
+			continue
+		}
 		x.s.Inflows.put(id, in)
 		key := in.Address + "/" + in.Asset
 		x.s.Waiting.put(key, append(slices.Clone(x.s.Waiting.at(key)), id))

@@ -149,6 +149,7 @@ type Inflow struct {
 	Outflow uint64      `cbor:"10,keyasint"` // the sweep that carries it; 0: none
 	Reason  string      `cbor:"11,keyasint"` // why it is in suspense
 	Millis  uint64      `cbor:"12,keyasint"` // ledger time when it counted
+	Reverts uint64      `cbor:"13,keyasint"` // sweeps that carried it and moved nothing
 }
 
 // InflowState is where a counted inflow stands.
@@ -160,6 +161,7 @@ const (
 	InflowCredited InflowState = 3
 	InflowSuspense InflowState = 4 // claimable
 	InflowSmall    InflowState = 5 // below min_coin: worth less than its spending
+	InflowHeld     InflowState = 6 // its own sweep reverted twice: what was attested is not there; a vote decides
 )
 
 // Suspended is what an account may claim of one asset.

@@ -128,6 +128,7 @@ var inflowStates = map[ledger.InflowState]struct{ name, status string }{
 	ledger.InflowCredited: {"CREDITED", active},
 	ledger.InflowSuspense: {"SUSPENSE", actionRequired},
 	ledger.InflowSmall:    {"SMALL", actionRequired},
+	ledger.InflowHeld:     {"HELD", actionRequired},
 }
 
 func (v view) inflow(f ledger.Inflow) client.Inflow {
