@@ -57,6 +57,9 @@ func btcd(t *testing.T) string {
 	cmd.Dir = filepath.Join("..", "..", "testnet", "btcd")
 	out, err := cmd.Output()
 	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("no btcd, and CI must not go without: %v", err)
+		}
 		t.Skipf("no btcd: %v; set $BTCD, or make the module of testnet/btcd available", err)
 	}
 	return strings.TrimSpace(string(out))
