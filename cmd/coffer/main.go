@@ -31,7 +31,8 @@ func run() int {
 		return 0
 	}
 	code := exitCode(ctx, err)
-	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON && code != exitUsage {
+	var shown *shownError
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON && code != exitUsage && !errors.As(err, &shown) {
 		printJSONError(cmd, err)
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "coffer:", err)
@@ -49,6 +50,12 @@ type exitError struct {
 
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
+
+// shownError is an error whose JSON document is on standard output already.
+type shownError struct{ err error }
+
+func (e *shownError) Error() string { return e.err.Error() }
+func (e *shownError) Unwrap() error { return e.err }
 
 // usagef is an error in how a command was called.
 func usagef(format string, args ...any) error {

@@ -64,7 +64,7 @@ if every step was seen on the chains themselves.`,
 				return e
 			}
 			if err != nil {
-				return fmt.Errorf("demo: %w", err)
+				return &shownError{fmt.Errorf("demo: %w", err)}
 			}
 			return nil
 		},
