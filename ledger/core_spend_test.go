@@ -213,14 +213,21 @@ func TestVerifySpendByState(t *testing.T) {
 			}
 		}
 	}
-	// A coin of the batch that was let go is no longer the batch's.
-	v := c.s.View()
-	k := v.Coins.at(btc.Newest().Bitcoin.Inputs[1].Outpoint)
-	k.State, k.Batch = CoinAvailable, 0
-	v.Coins.put(k.Outpoint, k)
+	// A coin is the batch's only while it is frozen by this batch.
 	spends, pays := reads(c, btc)
-	if v.VerifySpend(btc.ID, 0, spends, pays) == nil {
-		t.Error("a coin that was let go: accepted")
+	for name, spoil := range map[string]func(*Coin){
+		"let go":           func(k *Coin) { k.State, k.Batch = CoinAvailable, 0 },
+		"of another batch": func(k *Coin) { k.Batch++ },
+		"suspended":        func(k *Coin) { k.State = CoinSuspended },
+		"spent":            func(k *Coin) { k.State = CoinSpent },
+	} {
+		v := c.s.View()
+		k := v.Coins.at(btc.Newest().Bitcoin.Inputs[1].Outpoint)
+		spoil(&k)
+		v.Coins.put(k.Outpoint, k)
+		if v.VerifySpend(btc.ID, 0, spends, pays) == nil {
+			t.Errorf("a coin %s: accepted", name)
+		}
 	}
 	// The retry itself passes, with the same bytes.
 	c.some(2, KindGaveUp, GaveUp{Batch: btc.ID})

@@ -297,6 +297,9 @@ func TestPlanSpends(t *testing.T) {
 	shallow := foreign
 	shallow.Final, shallow.Depth = false, 5
 	expect(t, "foreign, not final", c.plan(pic(shallow, nil)))
+	deep := foreign
+	deep.Final = false
+	expect(t, "foreign, deep and not final", c.plan(pic(deep, nil)))
 	shallow.Final = true
 	expect(t, "foreign, final and not deep", c.plan(pic(shallow, nil)))
 
