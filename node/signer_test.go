@@ -97,6 +97,11 @@ func TestPlanSigning(t *testing.T) {
 	if js := planSigning(c.s, idOf(c.keys[0])); len(js) != 1 || js[0].key() != (jobKey{b.ID, 1}) {
 		t.Errorf("after a retry %+v", js)
 	}
+	halted := c.s.View()
+	halted.OutflowsHalt = "test"
+	if len(planSigning(halted, idOf(c.keys[0]))) != 0 {
+		t.Error("work while outflows are halted")
+	}
 	f := ledger.SpentFact{Batch: b.ID, Height: 213, Block: "block-a"}
 	c.some(3, ledger.KindSpent, f)
 	if len(planSigning(c.s, idOf(c.keys[0]))) != 0 || len(planBroadcasts(c.s)) != 0 {
@@ -107,8 +112,8 @@ func TestPlanSigning(t *testing.T) {
 		t.Error("no work after a reorganisation")
 	}
 	c.some(3, ledger.KindSpent, ledger.SpentFact{Batch: b.ID, Foreign: true, Height: 213, Block: "block-b"})
-	if c.s.OutflowsHalt == "" || len(planSigning(c.s, idOf(c.keys[0]))) != 0 {
-		t.Error("work while outflows are halted")
+	if len(planSigning(c.s, idOf(c.keys[0]))) != 0 {
+		t.Error("work for a batch on hold")
 	}
 }
 
@@ -439,6 +444,23 @@ func TestTakeJoin(t *testing.T) {
 	}
 	for range 20 { // a flood of honest Joins blocks nobody
 		n.takeJoin(mate(with), b.ID, 0, 0, with)
+	}
+	for len(ch) > 0 {
+		<-ch
+	}
+	// The attempt is over, though its job still listens.
+	c.some(2, ledger.KindGaveUp, ledger.GaveUp{Batch: b.ID})
+	n.app.publish()
+	for turn := range uint64(4) {
+		next := c.batch(b.ID).Newest().Committee(turn)
+		if hasMember(next, n.self) {
+			for _, m := range next {
+				n.takeJoin(m, b.ID, 0, 0, turn)
+			}
+		}
+	}
+	if len(ch) != 0 {
+		t.Error("a Join for an attempt that is over moved this node")
 	}
 }
 
