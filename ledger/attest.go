@@ -277,7 +277,7 @@ func (x *execution) closeFee(chain string) {
 		n.Rate = min(max(rate, n.BaseRate/2, p.MinRate), 2*n.BaseRate)
 		n.Tip = min(max(tip, n.BaseTip/2, p.MinTip), 2*max(n.BaseTip, 1))
 		if s.Millis-n.BaseMillis >= feeWindowMillis {
-			n.BaseRate, n.BaseTip, n.BaseMillis = n.Rate, n.Tip, s.Millis
+			n.BaseRate, n.BaseTip, n.BaseMillis = old.Rate, old.Tip, s.Millis // not the new one, or it could double twice at once
 		}
 	}
 	s.Rates.put(chain, n)

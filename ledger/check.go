@@ -35,6 +35,9 @@ func (s *State) Check() error {
 			return fmt.Errorf("account %s: %d open outflows, counted %d", id, a.Outflows, open[id])
 		}
 	}
+	if err := s.checkIndexes(); err != nil {
+		return err
+	}
 	anchors := map[string]uint64{}
 	for id, b := range s.Batches.all() {
 		if b.Done == s.Live.has(id) {
@@ -86,6 +89,31 @@ func (s *State) checkAttempts(b Batch) error {
 			}
 		default:
 			return fmt.Errorf("attempt %d has no transaction", a.K)
+		}
+	}
+	return nil
+}
+
+// checkIndexes: what the tick walks names nothing that is not there.
+func (s *State) checkIndexes() error {
+	for id := range s.Queue.all() {
+		if s.Outflows.at(id).State != Queued {
+			return fmt.Errorf("queue: outflow %d is %s", id, s.Outflows.at(id).State)
+		}
+	}
+	for id := range s.Live.all() {
+		if b, ok := s.Batches.get(id); !ok || b.Done {
+			return fmt.Errorf("live: batch %d is not open", id)
+		}
+	}
+	for key, ids := range s.Waiting.all() {
+		for _, id := range ids {
+			if in, ok := s.Inflows.get(id); !ok || in.State != InflowWaiting || in.Address+"/"+in.Asset != key {
+				return fmt.Errorf("waiting at %s: inflow %s is in state %d", key, id, in.State)
+			}
+		}
+		if len(ids) == 0 {
+			return fmt.Errorf("waiting at %s: nothing", key)
 		}
 	}
 	return nil

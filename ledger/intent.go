@@ -135,7 +135,8 @@ func (s *State) prelude(in *Intent) (request, *Stored, Code) {
 	if r.Nonce != acc.Nonce {
 		return r, nil, BadNonce
 	}
-	if open && s.Accounts.len() >= maxAccounts || !open && s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
+	pays := r.Action == address.ActionBorrow || r.Action == address.ActionWithdraw || r.Action == address.ActionClaim
+	if open && s.Accounts.len() >= maxAccounts || pays && s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
 		return r, nil, Limit // nonce unchanged: the same text may be sent again
 	}
 	return r, nil, OK

@@ -87,8 +87,8 @@ func (x *execution) spent(m MemberID, f SpentFact) Code {
 		return Malformed
 	}
 	b, a, ok := s.batchOf(f.Batch, f.Body)
-	if !ok && !(f.Foreign && s.Live.has(f.Batch)) {
-		return OK // already settled
+	if !ok && !(f.Foreign && s.Live.has(f.Batch)) || b.Spent != nil && !f.Foreign {
+		return OK // already settled, or known: after a fork, unmined comes first
 	}
 	if !x.fact(m, KindSpent, f, s.Epoch().Q()) {
 		return OK
@@ -97,9 +97,6 @@ func (x *execution) spent(m MemberID, f SpentFact) Code {
 		b = s.Batches.at(f.Batch)
 		x.hold(b, "foreign spend of "+b.Anchor)
 		return OK
-	}
-	if b.Spent != nil {
-		return OK // unmined first, then mined again
 	}
 	b.Spent = &Spend{Body: a.Body, Height: f.Height, Block: f.Block}
 	s.Batches.put(b.ID, b)

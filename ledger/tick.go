@@ -139,7 +139,7 @@ func (x *execution) openAttempt(b Batch, a Attempt) {
 func (s *State) roster(e Epoch, batch, attempt uint64) []MemberID {
 	present, absent := []MemberID{}, []MemberID{}
 	for _, m := range sortedByRank(e.Members, s.Head, batch, attempt) {
-		if seat := s.Seats.at(m.String()); seat.Millis+s.Genesis.Params.PresenceMillis >= s.Millis {
+		if seat := s.Seats.at(m.String()); seat.Millis+s.Genesis.Params.PresenceMillis >= s.Millis && seat.Millis <= s.Raw+maxAheadMillis {
 			present = append(present, m)
 		} else {
 			absent = append(absent, m)

@@ -28,6 +28,10 @@ type signature struct {
 	Millis  uint64            `cbor:"9,keyasint"` // clock of the party that sent it
 }
 
+// maxSignedInputs bounds what a peer may name before anything is looked up: the
+// ledger plans at most 100 inputs.
+const maxSignedInputs = 1000
+
 func (s signature) key() inputKey { return inputKey{s.Batch, s.Body, int(s.Input)} }
 
 // name is where the keystore keeps a node's record. The records of package tss,
@@ -195,13 +199,22 @@ func (n *Node) takeSignature(_ context.Context, from p2p.ID, body []byte) ([]byt
 	if b.Done {
 		return nil, nil
 	}
+	if s.Input >= maxSignedInputs {
+		return nil, fmt.Errorf("input %d, a transaction has at most %d", s.Input, maxSignedInputs)
+	}
 	a, ok := b.Body(s.Body)
 	if !ok {
 		return nil, fmt.Errorf("batch %d has no transaction %d here", s.Batch, s.Body)
 	}
 	// Which turn and parties it came of is the sender's word, kept for people;
 	// the ledger plans a committee for that turn, and no other is believed.
-	if a.K == s.Attempt && !slices.Equal(a.Committee(s.Turn), s.Parties) {
+	// Of an attempt that a retry replaced the committee is not known any more.
+	if s.Attempt > a.K {
+		return nil, fmt.Errorf("attempt %d is not planned here, %d is", s.Attempt, a.K)
+	}
+	if s.Attempt < a.K {
+		s.Parties = nil
+	} else if !slices.Equal(a.Committee(s.Turn), s.Parties) {
 		return nil, fmt.Errorf("parties are not those of turn %d", s.Turn)
 	}
 	if err := n.verifySignature(v, b, a, s); err != nil {
@@ -216,6 +229,9 @@ func (n *Node) verifySignature(v *ledger.State, b ledger.Batch, a ledger.Attempt
 	switch b.Kind {
 	case ledger.BatchTest:
 		var ok bool
+		if s.Input != 0 {
+			return fmt.Errorf("batch %d: a test signature has no input %d", b.ID, s.Input)
+		}
 		if curve, pub, ok = testKey(v, b); !ok {
 			return fmt.Errorf("batch %d: its key is not known here", b.ID)
 		}
@@ -224,7 +240,7 @@ func (n *Node) verifySignature(v *ledger.State, b ledger.Batch, a ledger.Attempt
 		if err != nil {
 			return err
 		}
-		if int(s.Input) >= len(u.Inputs) {
+		if s.Input >= uint64(len(u.Inputs)) {
 			return fmt.Errorf("batch %d has no input %d", b.ID, s.Input)
 		}
 		digest, pub = u.Inputs[s.Input].Digest, u.Inputs[s.Input].Pub
