@@ -275,7 +275,9 @@ func (x *execution) bookFee(pool string, fee, taken fixed.Int) {
 		p.TreasuryShares = c.Add(p.TreasuryShares, c.MulDivFloor(gain, fixed.Ray, p.SupplyIndex))
 	} else if fee.Less(taken) {
 		loss := c.Sub(taken, fee)
-		p.Cash = c.Sub(p.Cash, loss)
+		// Cash may have been reserved for others since the plan. What it cannot bear
+		// is still recognised as Deficit; refusing the fact would halt everything.
+		p.Cash = c.Sub(p.Cash, lesser(loss, p.Cash))
 		burn := lesser(p.TreasuryShares, c.MulDivCeil(loss, fixed.Ray, p.SupplyIndex))
 		covered := lesser(loss, c.MulDivFloor(burn, p.SupplyIndex, fixed.Ray))
 		p.TreasuryShares = c.Sub(p.TreasuryShares, burn)

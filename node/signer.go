@@ -173,9 +173,11 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 		return fmt.Errorf("wait for a certificate over height %d: %w", j.attempt.Height, err)
 	}
 	v, _ := n.app.now()
-	if b, ok := v.Batches.Get(j.batch.ID); !ok || b.Done || b.Newest().K != j.attempt.K {
-		return nil // another attempt by now
+	b, ok := v.Batches.Get(j.batch.ID)
+	if !ok || b.Done || b.Newest().K != j.attempt.K || b.Newest().At != j.attempt.At {
+		return nil // another attempt by now, or another history
 	}
+	j.batch, j.attempt = b, b.Newest() // of the ledger that the certificate covers, not of the one that began the job
 	inputs, err := n.inputs(v, j)
 	if err != nil {
 		return err
