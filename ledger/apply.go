@@ -33,7 +33,7 @@ func NewState(g Genesis) (*State, error) {
 	s := &State{
 		Version: 1, Genesis: g, Cluster: h, Head: h,
 		Millis: g.Millis, Raw: g.Millis, NextOutflow: 1, NextBatch: 1,
-		Epochs: []Epoch{g.Epoch},
+		Epochs: []Epoch{g.Epoch}, Params: g.Params,
 	}
 	for _, m := range g.Epoch.Members {
 		s.Seats.put(m.ID.String(), Seat{})

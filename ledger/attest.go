@@ -149,7 +149,7 @@ func (x *execution) prices(m MemberID, reports []PriceReport) Code {
 	}
 	for _, r := range reports {
 		if _, ok := s.Genesis.Asset(r.Asset); !ok || r.Price.IsZero() || r.Observed > s.Millis ||
-			s.Millis-r.Observed > 60_000 || r.Round > s.Time()/s.Genesis.Params.RoundSeconds {
+			s.Millis-r.Observed > 60_000 || r.Round > s.Time()/s.Params.RoundSeconds {
 			return Malformed
 		}
 		seat := s.Seats.at(m.String())
@@ -210,7 +210,7 @@ func (s *State) suspect(old, n Price) (since uint64, low, high fixed.Int) {
 		}
 		return old.Suspect, old.SusLow, old.SusHigh
 	}
-	bps := s.Genesis.Params.DeviationBps
+	bps := s.Params.DeviationBps
 	if deviates(old.Low, n.Low, bps) || deviates(old.High, n.High, bps) {
 		return s.Millis, old.Low, old.High
 	}
@@ -258,7 +258,7 @@ func (x *execution) closeFee(chain string) {
 	var rates, tips []uint64
 	for _, m := range e.Members {
 		for _, r := range s.Seats.at(m.ID.String()).Fees {
-			if r.Chain == chain && s.Millis-r.Millis <= s.Genesis.Params.FeeMaxAgeMillis {
+			if r.Chain == chain && s.Millis-r.Millis <= s.Params.FeeMaxAgeMillis {
 				rates, tips = append(rates, r.Rate), append(tips, r.Tip)
 			}
 		}

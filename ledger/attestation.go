@@ -15,11 +15,18 @@ type Command struct {
 
 // Intent is what a client's wallet signed: the text is the command.
 type Intent struct {
-	Scheme      string         `cbor:"1,keyasint"`
-	Text        string         `cbor:"2,keyasint"`
-	Signature   string         `cbor:"3,keyasint"` // as on the wire of the scheme
-	Extras      address.Extras `cbor:"4,keyasint"`
-	CoSignature string         `cbor:"5,keyasint"` // of the wallet to be linked
+	Scheme    string         `cbor:"1,keyasint"`
+	Text      string         `cbor:"2,keyasint"`
+	Signature string         `cbor:"3,keyasint"` // as on the wire of the scheme
+	Extras    address.Extras `cbor:"4,keyasint"`
+	Co        *CoSignature   `cbor:"5,keyasint,omitempty"` // of the wallet to be linked, over the same text
+}
+
+// CoSignature is a second wallet's signature with the scheme it declares.
+type CoSignature struct {
+	Scheme    string         `cbor:"1,keyasint"`
+	Signature string         `cbor:"2,keyasint"`
+	Extras    address.Extras `cbor:"3,keyasint"`
 }
 
 // Kind names what an attestation says (spec: consensus §7).

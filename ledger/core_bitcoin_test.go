@@ -55,7 +55,7 @@ func TestBitcoinPlan(t *testing.T) {
 	if string(child.Pub) != string(tx.Inputs[0].Pub) {
 		t.Error("the input's key is not the one its path derives")
 	}
-	if len(a.Roster) != 4 || a.M != 3 || a.Epoch != 1 || a.Deadline != a.Millis+c.s.Genesis.Params.AttemptMillis {
+	if len(a.Roster) != 4 || a.M != 3 || a.Epoch != 1 || a.Deadline != a.Millis+c.s.Params.AttemptMillis {
 		t.Errorf("attempt %+v", a)
 	}
 	// The only coin is frozen: what comes next waits, and fails nothing.
@@ -97,7 +97,7 @@ func TestRetry(t *testing.T) {
 	c, _, o, b := planned(t)
 	first := b.Newest()
 	body := Marshal(first.Bitcoin)
-	span := c.s.Genesis.Params.AttemptMillis
+	span := c.s.Params.AttemptMillis
 	for k := uint64(1); k <= 5; k++ {
 		was := c.s.Batches.at(b.ID).Newest()
 		if c.tick(was.Deadline - c.s.Millis); c.s.Batches.at(b.ID).Newest().K != was.K {
@@ -178,7 +178,7 @@ func TestMinedAndUnmined(t *testing.T) {
 		t.Fatalf("outflow %s, %+v", state(), got.Spent)
 	}
 	// While it is mined nothing is tried again.
-	c.tick(c.s.Genesis.Params.AttemptMillis + 2000)
+	c.tick(c.s.Params.AttemptMillis + 2000)
 	c.say(0, KindGaveUp, GaveUp{Batch: b.ID})
 	c.say(1, KindGaveUp, GaveUp{Batch: b.ID})
 	if c.s.Batches.at(b.ID).Newest().K != 0 {

@@ -204,7 +204,7 @@ func TestFeeRisesAboveMaxFee(t *testing.T) {
 	if a, b := c.s.Outflows.at(cheap).State, c.s.Outflows.at(dear).State; a != Queued || b != Planned {
 		t.Fatalf("the cheap one is %s, the one behind it %s", a, b)
 	}
-	limit := c.s.Genesis.Params.QueueSeconds * 1000
+	limit := c.s.Params.QueueSeconds * 1000
 	c.s.Millis = c.s.Outflows.at(cheap).Created + limit
 	c.s.LastTick = c.s.Time() / accrualSeconds
 	rise()

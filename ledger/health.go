@@ -177,7 +177,7 @@ func (s *State) gates(id AccountID) Code {
 	if !a.indebted() {
 		return OK
 	}
-	if code := s.fresh(a, s.Genesis.Params.PriceMaxAge); code != OK {
+	if code := s.fresh(a, s.Params.PriceMaxAge); code != OK {
 		return code
 	}
 	h, code := s.weighAccount(a, cautious)

@@ -50,7 +50,7 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 	switch f.Chain {
 	case Bitcoin:
 		sats, _ := f.Amount.Uint64()
-		if sats < s.Genesis.Params.MinCoin {
+		if sats < s.Params.MinCoin {
 			in.State = InflowSmall // worth less than its own spending: counted nowhere
 			s.Inflows.put(in.ID, in)
 			return OK
@@ -155,7 +155,7 @@ func (x *execution) planSweep(key string) Code {
 	if code != OK {
 		return code
 	}
-	if least, err := fixed.Mul(inAsset, fixed.New(s.Genesis.Params.SweepMultiple)); err != nil || total.Less(least) {
+	if least, err := fixed.Mul(inAsset, fixed.New(s.Params.SweepMultiple)); err != nil || total.Less(least) {
 		return BelowMin // waits at its address until more arrives
 	}
 	hot, ok := s.Vault(Ethereum, "hot")

@@ -119,7 +119,7 @@ func (s *State) prelude(in *Intent) (request, *Stored, Code) {
 	case !open && !slices.Contains(acc.Wallets, r.Signer.String()):
 		return r, nil, SignerNotLinked
 	}
-	limit := s.Genesis.Params.ExpirySeconds
+	limit := s.Params.ExpirySeconds
 	if r.Signer.IsMultisig() {
 		limit = multisigExpirySeconds
 	}

@@ -166,7 +166,7 @@ func (s *State) withdraw(id AccountID, pool string, amount fixed.Int, max bool) 
 		return gross, BelowMin
 	}
 	if a.indebted() {
-		if code := s.fresh(a, s.Genesis.Params.PriceMaxAge); code != OK {
+		if code := s.fresh(a, s.Params.PriceMaxAge); code != OK {
 			return gross, code
 		}
 	}
@@ -217,7 +217,7 @@ func (s *State) borrow(id AccountID, pool string, amount fixed.Int) (minted fixe
 	case amount.Less(p.Param.MinBorrow):
 		return minted, BelowMin
 	}
-	if code := s.fresh(a, s.Genesis.Params.PriceMaxAge, pool); code != OK {
+	if code := s.fresh(a, s.Params.PriceMaxAge, pool); code != OK {
 		return minted, code
 	}
 	s.sync()

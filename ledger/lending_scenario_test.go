@@ -22,7 +22,7 @@ func newScenario(t *testing.T, in fields) *scenario {
 		ps.PriceMaxAge, ps.LiquidationAge = o.u64("stale"), o.u64("stale_liq")
 	}
 	s := &State{Millis: in.u64("genesis_ts") * 1000, NextOutflow: 1}
-	s.Genesis.Params = ps
+	s.Params = ps
 	for _, p := range in.list("pools") {
 		param := paramOf(p.sub("params"))
 		param.Asset = p.str("pool")

@@ -13,7 +13,7 @@ func n(s string) fixed.Int { return fixed.MustParse(s) }
 func lendingState(t *testing.T) *State {
 	t.Helper()
 	s := &State{Millis: 1_700_000_000_000}
-	s.Genesis.Params = DefaultParams()
+	s.Params = DefaultParams()
 	s.Genesis.Chains = []ChainParam{{Name: "btc", Final: 6}, {Name: "eth"}}
 	s.Genesis.Assets = []AssetParam{
 		{ID: "btc", Decimals: 8, Chain: "btc"}, {ID: "eth", Decimals: 18, Chain: "eth"},

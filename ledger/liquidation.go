@@ -136,7 +136,7 @@ func (s *State) liquidate(actor, borrower AccountID, debtPool, collPool string, 
 	case now < dp.LiqGraceUntil || now < cp.LiqGraceUntil:
 		return l, Grace
 	}
-	if code := s.fresh(debtor, s.Genesis.Params.LiquidationAge); code != OK {
+	if code := s.fresh(debtor, s.Params.LiquidationAge); code != OK {
 		return l, code
 	}
 	for _, at := range debtor.Positions {
@@ -222,7 +222,7 @@ func (s *State) actorGates(id AccountID) Code {
 	if !a.indebted() {
 		return OK
 	}
-	if code := s.fresh(a, s.Genesis.Params.LiquidationAge); code != OK {
+	if code := s.fresh(a, s.Params.LiquidationAge); code != OK {
 		return code
 	}
 	h, code := s.weighAccount(a, cautious)

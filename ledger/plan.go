@@ -248,7 +248,7 @@ func chainID(c ChainParam) (uint64, error) {
 // freshRate is a chain's agreed fee rate, unless too few members said it lately.
 func (s *State) freshRate(chain string) (FeeRate, bool) {
 	r, ok := s.Rates.get(chain)
-	return r, ok && s.Millis-r.Millis <= s.Genesis.Params.FeeMaxAgeMillis
+	return r, ok && s.Millis-r.Millis <= s.Params.FeeMaxAgeMillis
 }
 
 // gasCost is gas at the present fee cap, in wei.
@@ -293,7 +293,7 @@ func (s *State) costIn(o Outflow, native fixed.Int) (fixed.Int, Code) {
 
 func (s *State) freshPrice(asset string) (Price, bool) {
 	p, ok := s.Prices.get(asset)
-	return p, ok && s.Millis-p.Millis <= s.Genesis.Params.PriceMaxAge*1000
+	return p, ok && s.Millis-p.Millis <= s.Params.PriceMaxAge*1000
 }
 
 // Quote is what an outflow of gross base units would cost now, and what a

@@ -61,6 +61,8 @@ type State struct {
 
 	PlannedAt uint64 `cbor:"38,keyasint"` // last height that planned an attempt: to be approved at once
 
+	Params Params `cbor:"39,keyasint"` // in force: the genesis' until a vote changes them
+
 	frozen bool // readers share it; nobody writes to it
 }
 

@@ -88,7 +88,7 @@ func (x *execution) refused(o Outflow) bool {
 
 // expireQueue gives back what was never planned within its time.
 func (x *execution) expireQueue() {
-	limit := x.s.Genesis.Params.QueueSeconds * 1000
+	limit := x.s.Params.QueueSeconds * 1000
 	for _, id := range x.s.Queue.keys() {
 		o := x.s.Outflows.at(id)
 		if o.Account != "" && o.Binding == 0 && x.s.Millis-o.Created > limit {
@@ -124,7 +124,7 @@ func (x *execution) openAttempt(b Batch, a Attempt) {
 	}
 	a.Height, a.At, a.Millis = s.Height+1, s.Head, s.Millis
 	if a.Deadline == 0 {
-		a.Deadline = s.Millis + s.Genesis.Params.AttemptMillis
+		a.Deadline = s.Millis + s.Params.AttemptMillis
 	}
 	b.Tip = s.Tips.at(b.Chain).Height
 	b.Attempts = append(slices.Clone(b.Attempts), a)
@@ -139,7 +139,7 @@ func (x *execution) openAttempt(b Batch, a Attempt) {
 func (s *State) roster(e Epoch, batch, attempt uint64) []MemberID {
 	present, absent := []MemberID{}, []MemberID{}
 	for _, m := range sortedByRank(e.Members, s.Head, batch, attempt) {
-		if seat := s.Seats.at(m.String()); seat.Millis+s.Genesis.Params.PresenceMillis >= s.Millis && seat.Millis <= s.Raw+maxAheadMillis {
+		if seat := s.Seats.at(m.String()); seat.Millis+s.Params.PresenceMillis >= s.Millis && seat.Millis <= s.Raw+maxAheadMillis {
 			present = append(present, m)
 		} else {
 			absent = append(absent, m)

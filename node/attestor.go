@@ -180,7 +180,7 @@ func bodyOf(b ledger.Batch, k uint64) (uint64, bool) {
 }
 
 func planPrices(v *ledger.State, seat ledger.Seat, prices map[string]ledger.PriceReport) []ledger.PriceReport {
-	round := v.Time() / v.Genesis.Params.RoundSeconds
+	round := v.Time() / v.Params.RoundSeconds
 	var rs []ledger.PriceReport
 	for _, a := range v.Genesis.Assets {
 		p, ok := prices[a.ID]

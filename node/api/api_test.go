@@ -279,7 +279,7 @@ func TestRefusalsHaveNames(t *testing.T) {
 				scheme = tc.scheme
 			}
 			before, nonce := w.View().Height, next(&w, id)
-			status, h, p := w.post("/v1/requests", client.Submission{Scheme: scheme, Text: text, Signature: sig})
+			status, h, p := w.post("/v1/requests", client.Submission{Text: text, Signed: client.Signed{Scheme: scheme, Signature: sig}})
 			w.problem(status, h, p, tc.status, tc.code)
 			if p["requestId"] != client.TextID(text) {
 				t.Errorf("request id %v, want the text's hash", p["requestId"])
@@ -338,7 +338,7 @@ func TestTheSameTextIsOneRequest(t *testing.T) {
 		t.Fatalf("second answer %+v %v, first %+v", again, err, r)
 	}
 	// Another signature over it, even a bad one, is the same request.
-	status, _, body := w.post("/v1/requests", client.Submission{Scheme: "bip322", Text: a.Text, Signature: "x"})
+	status, _, body := w.post("/v1/requests", client.Submission{Text: a.Text, Signed: client.Signed{Scheme: "bip322", Signature: "x"}})
 	if status != 200 || body["id"] != a.ID {
 		t.Fatalf("with another signature: %d %v", status, body)
 	}
@@ -361,7 +361,7 @@ func TestPostAnswersBeforeTheOutcomeIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := client.Submission{Scheme: "bip322", Text: text, Signature: sig}
+	body := client.Submission{Text: text, Signed: client.Signed{Scheme: "bip322", Signature: sig}}
 	release := w.Stall()
 	defer release()
 	height := w.View().Height
@@ -383,7 +383,7 @@ func TestPostAnswersBeforeTheOutcomeIsKnown(t *testing.T) {
 
 func TestBodiesOver8KiBAreMalformed(t *testing.T) {
 	w := serve(t, apitest.NewWithKeys(t))
-	big, err := json.Marshal(client.Submission{Scheme: "bip322", Text: strings.Repeat("a", 8<<10)})
+	big, err := json.Marshal(client.Submission{Text: strings.Repeat("a", 8<<10), Signed: client.Signed{Scheme: "bip322"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,7 +442,7 @@ func TestTheWorldsFailuresHaveNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := client.Submission{Scheme: "bip322", Text: text, Signature: sig}
+	body := client.Submission{Text: text, Signed: client.Signed{Scheme: "bip322", Signature: sig}}
 	for _, tc := range []struct {
 		err    error
 		status int

@@ -146,7 +146,7 @@ func TestBadInput(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			body := client.Submission{Scheme: by.Scheme(), Text: text, Signature: sig}
+			body := client.Submission{Text: text, Signed: client.Signed{Scheme: by.Scheme(), Signature: sig}}
 			before := hashApartFrom(w.View(), id)
 			status, h, p := w.post("/v1/requests", body)
 			w.problem(status, h, p, tc.status, tc.code)
@@ -179,7 +179,7 @@ func TestBadInput(t *testing.T) {
 // An oversize body never becomes a request, with or without a declared length.
 func TestOversizeBody(t *testing.T) {
 	w := serve(t, apitest.NewWithKeys(t))
-	body, err := json.Marshal(client.Submission{Scheme: "bip322", Text: strings.Repeat("a", 8<<10), Signature: "x"})
+	body, err := json.Marshal(client.Submission{Text: strings.Repeat("a", 8<<10), Signed: client.Signed{Scheme: "bip322", Signature: "x"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestSmallDepositIsClaimed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, _, r := w.post("/v1/requests", client.Submission{Scheme: signer.Scheme(), Text: text, Signature: sig})
+	status, _, r := w.post("/v1/requests", client.Submission{Text: text, Signed: client.Signed{Scheme: signer.Scheme(), Signature: sig}})
 	if status != http.StatusOK || r["code"] != "OK" {
 		t.Fatalf("the claim: %d %v", status, r)
 	}

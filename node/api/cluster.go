@@ -46,7 +46,7 @@ func (v view) members() []client.Member {
 
 // present: its clock is recent enough to be asked to sign first (spec: signing §3).
 func (v view) present(seat ledger.Seat) bool {
-	return seat.Millis != 0 && seat.Millis+v.Genesis.Params.PresenceMillis >= v.Millis
+	return seat.Millis != 0 && seat.Millis+v.Params.PresenceMillis >= v.Millis
 }
 
 func (s *server) memberList(_ context.Context, v view, _ *readInput) (*client.Members, error) {

@@ -23,7 +23,7 @@ func (v view) numbers(c *address.Command, code ledger.Code) (limit, found string
 	case ledger.Expired:
 		return stamp(int64(v.Time())), stamp(c.Expires), false
 	case ledger.ExpiryTooFar:
-		return stamp(int64(v.Time() + v.Genesis.Params.ExpirySeconds)), stamp(c.Expires), false
+		return stamp(int64(v.Time() + v.Params.ExpirySeconds)), stamp(c.Expires), false
 	case ledger.BadNonce:
 		return strconv.FormatUint(acc.Nonce, 10), strconv.FormatUint(c.Nonce, 10), c.Nonce > acc.Nonce
 	case ledger.BelowMin:
@@ -44,7 +44,7 @@ func (v view) numbers(c *address.Command, code ledger.Code) (limit, found string
 	case ledger.HealthFactor, ledger.MaxLTV, ledger.NoCollateral:
 		return v.gateNumbers(c, code, amount)
 	case ledger.PriceStale:
-		limit = strconv.FormatUint(v.Genesis.Params.PriceMaxAge, 10)
+		limit = strconv.FormatUint(v.Params.PriceMaxAge, 10)
 		oldest := uint64(0)
 		for asset := range v.Pools.All() {
 			if p, ok := v.Prices.Get(asset); ok {

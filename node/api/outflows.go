@@ -180,7 +180,7 @@ func (s *server) why(_ context.Context, v view, in *outflowInput) (*client.Why, 
 	case o.State == ledger.Queued || !bound || len(b.Attempts) == 0:
 		s.whyQueued(v, o, wait)
 		if o.Account != "" {
-			out.Next = &client.Next{What: "refund, if it was never planned", At: at(o.Created + v.Genesis.Params.QueueSeconds*1000)}
+			out.Next = &client.Next{What: "refund, if it was never planned", At: at(o.Created + v.Params.QueueSeconds*1000)}
 		}
 	case o.State == ledger.Mined && b.Spent != nil:
 		c, _ := v.Genesis.Chain(b.Chain)

@@ -58,13 +58,9 @@ func (s *server) postRequest(ctx context.Context, in *postInput) (*postReply, er
 	if err != nil {
 		return nil, err
 	}
-	der, err := hex.DecodeString(in.Body.PublicKey)
+	intent, err := intentOf(in.Body)
 	if err != nil {
-		return nil, s.problem(ledger.Malformed, "publicKey: want hex")
-	}
-	intent := ledger.Intent{
-		Scheme: in.Body.Scheme, Text: in.Body.Text, Signature: in.Body.Signature, CoSignature: in.Body.CoSignature,
-		Extras: address.Extras{ApplicationDomain: in.Body.ApplicationDomain, Format: in.Body.Format, PublicKeyDER: der},
+		return nil, s.problem(ledger.Malformed, err.Error())
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -94,6 +90,30 @@ func (s *server) postRequest(ctx context.Context, in *postInput) (*postReply, er
 		return nil, s.withID(s.answer(f.err), id)
 	}
 	return s.applied(s.view(), c, id, f.outcome)
+}
+
+// intentOf is the command that a submission asks for.
+func intentOf(b client.Submission) (ledger.Intent, error) {
+	x, err := extrasOf(b.Signed)
+	if err != nil {
+		return ledger.Intent{}, err
+	}
+	in := ledger.Intent{Scheme: b.Scheme, Text: b.Text, Signature: b.Signature, Extras: x}
+	if b.CoSignature != nil {
+		if x, err = extrasOf(*b.CoSignature); err != nil {
+			return ledger.Intent{}, fmt.Errorf("coSignature: %w", err)
+		}
+		in.Co = &ledger.CoSignature{Scheme: b.CoSignature.Scheme, Signature: b.CoSignature.Signature, Extras: x}
+	}
+	return in, nil
+}
+
+func extrasOf(s client.Signed) (address.Extras, error) {
+	der, err := hex.DecodeString(s.PublicKey)
+	if err != nil {
+		return address.Extras{}, errors.New("publicKey: want hex")
+	}
+	return address.Extras{ApplicationDomain: s.ApplicationDomain, Format: s.Format, PublicKeyDER: der}, nil
 }
 
 // flight is one text on its way through Submit. Whoever posts it meanwhile

@@ -211,7 +211,7 @@ func (v view) price(asset string) *client.Price {
 	}
 	return &client.Price{
 		Low: p.Low.String(), High: p.High.String(), Closed: at(p.Millis), Age: v.age(p.Millis),
-		Stale: v.age(p.Millis) > v.Genesis.Params.PriceMaxAge, Suspect: p.Suspect != 0,
+		Stale: v.age(p.Millis) > v.Params.PriceMaxAge, Suspect: p.Suspect != 0,
 	}
 }
 

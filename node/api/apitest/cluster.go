@@ -225,7 +225,7 @@ func (c *Cluster) Prices(usd map[string]uint64) {
 	var rs []ledger.PriceReport
 	for asset, p := range usd {
 		rs = append(rs, ledger.PriceReport{
-			Asset: asset, Round: v.Time() / v.Genesis.Params.RoundSeconds, Price: fixed.New(p * 100_000_000), Observed: v.Millis,
+			Asset: asset, Round: v.Time() / v.Params.RoundSeconds, Price: fixed.New(p * 100_000_000), Observed: v.Millis,
 		})
 	}
 	slices.SortFunc(rs, func(a, b ledger.PriceReport) int { return cmp.Compare(a.Asset, b.Asset) })

@@ -181,7 +181,7 @@ func (c *Client) Submit(ctx context.Context, s Signer, a Action) (*Request, erro
 	if !address.VerifySigner(s.Scheme(), s.ID(), []byte(a.Text), sig, address.Extras{}) {
 		return nil, fmt.Errorf("sign request %s: the wallet's %s signature does not verify for %s", a.ID, s.Scheme(), s.ID())
 	}
-	return c.SubmitText(ctx, Submission{Scheme: s.Scheme(), Text: a.Text, Signature: sig}, hex.EncodeToString(a.Command.Account[:]))
+	return c.SubmitText(ctx, Submission{Text: a.Text, Signed: Signed{Scheme: s.Scheme(), Signature: sig}}, hex.EncodeToString(a.Command.Account[:]))
 }
 
 // SubmitText posts a signed text until it is known to be applied or refused, or

@@ -19,13 +19,18 @@ func (m *Meta) SetAsOf(height uint64) { m.AsOf = height }
 
 // Submission is the body of POST /v1/requests.
 type Submission struct {
+	Text string `json:"text" doc:"the request, exactly as the wallet showed it"`
+	Signed
+	CoSignature *Signed `json:"coSignature,omitempty" doc:"the new wallet's signature over the same text, by a scheme of its own (Link wallet)"`
+}
+
+// Signed is one wallet's signature.
+type Signed struct {
 	Scheme            string `json:"scheme" doc:"how the wallet signed; never guessed" example:"bip322"`
-	Text              string `json:"text" doc:"the request, exactly as the wallet showed it"`
 	Signature         string `json:"signature"`
 	PublicKey         string `json:"publicKey,omitempty" doc:"DER public key in hex (ic- schemes)"`
 	ApplicationDomain string `json:"applicationDomain,omitempty" doc:"base58 of 32 bytes (solana-offchain-v0)"`
 	Format            *uint8 `json:"format,omitempty" doc:"envelope format (solana-offchain); absent: by the text"`
-	CoSignature       string `json:"coSignature,omitempty" doc:"the new wallet's signature (Link wallet)"`
 }
 
 // Request is what is known of one request.
