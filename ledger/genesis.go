@@ -60,6 +60,8 @@ type Params struct {
 	MinCoin               uint64 `cbor:"10,keyasint"` // sats
 	SweepMultiple         uint64 `cbor:"11,keyasint"` // sweep when worth this many times its cost
 	AllowNoFaultTolerance bool   `cbor:"12,keyasint"`
+
+	EIP712 bool `cbor:"30,keyasint"` // whether requests may be signed by that scheme (spec: requests §2)
 }
 
 // DefaultParams are the values of the specifications.
