@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"slices"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
@@ -137,40 +138,53 @@ func ledgerClock(clocks []uint64, now uint64, n, f, c, q int) uint64 {
 // Prices (spec: lending §12).
 
 const (
+	reportMaxMillis  = 60_000 // a report older than this never counts
 	suspectMinMillis = 60_000
 	suspectMaxMillis = 600_000
 	suspectCalmBps   = 100
 )
 
+// prices takes a member's reports. Those that cannot count are dropped one by
+// one, so that an old price of one asset costs nobody the others: of an unknown
+// asset, zero, observed more than a minute ago or later than now, of a round
+// still to come, and the second of one round. MALFORMED: none was left.
 func (x *execution) prices(m MemberID, reports []PriceReport) Code {
 	s := x.s
 	if len(reports) == 0 || len(reports) > maxReports {
 		return Malformed
 	}
+	code := Malformed
 	for _, r := range reports {
 		if _, ok := s.Genesis.Asset(r.Asset); !ok || r.Price.IsZero() || r.Observed > s.Millis ||
-			s.Millis-r.Observed > 60_000 || r.Round > s.Time()/s.Params.RoundSeconds {
-			return Malformed
+			s.Millis-r.Observed > reportMaxMillis || r.Round > s.Time()/s.Params.RoundSeconds {
+			continue
 		}
+		code = OK
 		seat := s.Seats.at(m.String())
 		i, found := slices.BinarySearchFunc(seat.Reports, r.Asset, func(p PriceReport, a string) int { return cmpText(p.Asset, a) })
-		if found {
-			if r.Round <= seat.Reports[i].Round {
-				continue // a second report of one member for one round never counts
-			}
+		switch {
+		case !found:
+			seat.Reports = slices.Insert(slices.Clone(seat.Reports), i, r)
+		case r.Round > seat.Reports[i].Round:
 			seat.Reports = slices.Clone(seat.Reports)
 			seat.Reports[i] = r
-		} else {
-			seat.Reports = slices.Insert(slices.Clone(seat.Reports), i, r)
+		case r.Round == seat.Reports[i].Round && r != seat.Reports[i]:
+			// Evidence E1, one member's two words for one round (spec: committee §7). The first counts.
+			x.emit(Event{Name: "evidence-e1", Asset: r.Asset, Amount: r.Price.String(), Note: reportNote(m, r)})
+			continue
+		default: // said again, or overtaken on its way
+			continue
 		}
 		s.Seats.put(m.String(), seat)
 		x.closeRound(r.Asset, r.Round)
 	}
-	return OK
+	return code
 }
 
 // closeRound closes round r of an asset as soon as 2f+1 members reported it.
-// Later reports of the round change nothing.
+// Later reports of the round change nothing. The reports that made the price
+// are effects and stay in the state until the next round, so that whoever holds
+// them can recompute what followed from it.
 func (x *execution) closeRound(asset string, round uint64) {
 	s := x.s
 	old, had := s.Prices.get(asset)
@@ -178,43 +192,81 @@ func (x *execution) closeRound(asset string, round uint64) {
 		return
 	}
 	e := s.Epoch()
-	var ps []fixed.Int
+	var used []Reported
 	for _, m := range e.Members {
 		for _, r := range s.Seats.at(m.ID.String()).Reports {
-			if r.Asset == asset && r.Round == round && s.Millis-r.Observed <= 60_000 {
-				ps = append(ps, r.Price)
+			if r.Asset == asset && r.Round == round && s.Millis-r.Observed <= reportMaxMillis {
+				used = append(used, Reported{Member: m.ID, Price: r.Price, Observed: r.Observed})
 			}
 		}
 	}
-	if len(ps) < 2*e.F+1 {
+	if len(used) < 2*e.F+1 {
 		return
+	}
+	ps := make([]fixed.Int, len(used))
+	for i, r := range used {
+		ps[i] = r.Price
 	}
 	slices.SortFunc(ps, fixed.Int.Cmp)
 	n := Price{Low: ps[(len(ps)-1)/2], High: ps[len(ps)/2], Millis: s.Millis, Round: round}
 	if had {
-		n.Suspect, n.SusLow, n.SusHigh = s.suspect(old, n)
+		n = s.suspect(old, n)
 	}
+	past := s.Rounds.at(asset).Past
+	n = s.alert(old, n, past)
 	s.Prices.put(asset, n)
+	s.Rounds.put(asset, Rounds{Reports: used, Past: keepRound(past, n)})
 	x.emit(Event{Name: "price", Asset: asset, Amount: n.Low.String(), Note: n.High.String()})
+	for _, r := range used {
+		x.emit(Event{Name: "price-report", Asset: asset, Amount: r.Price.String(),
+			Note: reportNote(r.Member, PriceReport{Round: round, Observed: r.Observed})})
+	}
+	if n.Alert != 0 && old.Alert == 0 {
+		x.emit(Event{Name: "price-alert", Asset: asset, Amount: n.Low.String(), Note: n.TWAP.String()})
+	}
 }
 
-// suspect is the deviation rule: a jump of more than DeviationBps makes a price
-// suspect until a later round confirms it, or for ten minutes at most, since a
-// crash must not block liquidations for long.
-func (s *State) suspect(old, n Price) (since uint64, low, high fixed.Int) {
-	if old.Suspect != 0 {
-		age := s.Millis - old.Suspect
-		calm := !deviates(old.Low, n.Low, suspectCalmBps) && !deviates(old.High, n.High, suspectCalmBps)
-		if age >= suspectMaxMillis || age >= suspectMinMillis && calm {
-			return 0, fixed.Int{}, fixed.Int{}
-		}
-		return old.Suspect, old.SusLow, old.SusHigh
-	}
+// reportNote names a report in an event: round, member, when it was observed.
+func reportNote(m MemberID, r PriceReport) string {
+	return fmt.Sprintf("%d %s %d", r.Round, m, r.Observed)
+}
+
+// suspect is the deviation rule: a jump of more than DeviationBps from one round
+// to the next makes a price suspect. It ends when a round at least a minute
+// after the newest jump is within 1 % of it, and ten minutes after the first at
+// the latest, since a crash must not block liquidations for long.
+//
+// Why not calm from round to round: a price that is led away in steps below 1 %
+// would end the suspicion that its own first step raised.
+func (s *State) suspect(old, n Price) Price {
 	bps := s.Params.DeviationBps
-	if deviates(old.Low, n.Low, bps) || deviates(old.High, n.High, bps) {
-		return s.Millis, old.Low, old.High
+	jumped := deviates(old.Low, n.Low, bps) || deviates(old.High, n.High, bps)
+	switch {
+	case old.Suspect == 0 && !jumped:
+		return n
+	case old.Suspect == 0:
+		n.Suspect, n.SusLow, n.SusHigh = s.Millis, old.Low, old.High
+	case s.Millis-old.Suspect >= suspectMaxMillis:
+		return n
+	default:
+		n.Suspect, n.SusLow, n.SusHigh = old.Suspect, old.SusLow, old.SusHigh
 	}
-	return 0, fixed.Int{}, fixed.Int{}
+	if jumped {
+		n.JumpMillis, n.JumpLow, n.JumpHigh = s.Millis, n.Low, n.High
+		return n
+	}
+	calm := !deviates(old.JumpLow, n.Low, suspectCalmBps) && !deviates(old.JumpHigh, n.High, suspectCalmBps)
+	if calm && s.Millis-old.JumpMillis >= suspectMinMillis {
+		return Price{Low: n.Low, High: n.High, Millis: n.Millis, Round: n.Round}
+	}
+	n.JumpMillis, n.JumpLow, n.JumpHigh = old.JumpMillis, old.JumpLow, old.JumpHigh
+	return n
+}
+
+// Suspected reports whether p is suspect now: no round need close for the ten
+// minutes to pass.
+func (s *State) Suspected(p Price) bool {
+	return p.Suspect != 0 && s.Millis-p.Suspect < suspectMaxMillis
 }
 
 // deviates reports |b − a|·10⁴ > bps·a. Overflow counts as a deviation.

@@ -38,6 +38,9 @@ func (s *State) Check() error {
 	if err := s.checkIndexes(); err != nil {
 		return err
 	}
+	if err := s.checkRounds(); err != nil {
+		return err
+	}
 	anchors := map[string]uint64{}
 	for id, b := range s.Batches.all() {
 		if b.Done == s.Live.has(id) {

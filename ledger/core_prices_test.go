@@ -1,7 +1,10 @@
 package ledger
 
 import (
+	"slices"
 	"testing"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
 // report is one member's price of btc for a round, observed now.
@@ -85,6 +88,7 @@ func TestPriceMiddles(t *testing.T) {
 
 // "|new − old|·10⁴ > 500·old makes the price SUSPECT. It ends when a second
 // round at least 60 s later is within 1 % of the suspect one, or after 10 min."
+// The suspect one is the newest that jumped; the ten minutes run from the first.
 func TestSuspectPrices(t *testing.T) {
 	type step struct {
 		after   uint64 // ms
@@ -97,7 +101,10 @@ func TestSuspectPrices(t *testing.T) {
 		"more is":                         {{15_000, "5250000000001", true, "a unit more"}},
 		"down as well":                    {{15_000, "4749999999999", true, "a unit more"}},
 		"confirmed after a minute":        {{15_000, "4000000000000", true, "a fall"}, {30_000, "4000000000000", true, "30 s"}, {45_000, "4010000000000", false, "75 s, within 1 %"}},
-		"not confirmed while it moves":    {{15_000, "4000000000000", true, "a fall"}, {75_000, "4100000000000", true, "2.5 % further"}, {15_000, "4101000000000", false, "calm"}},
+		"not confirmed while it moves":    {{15_000, "4000000000000", true, "a fall"}, {75_000, "4100000000000", true, "2.5 % further"}, {15_000, "4101000000000", true, "calm, and not what it jumped to"}, {15_000, "4040000000000", false, "exactly 1 % from that"}},
+		"not by small steps":              {{15_000, "4000000000000", true, "a fall"}, {75_000, "4040000000001", true, "a unit above 1 %"}, {15_000, "4060000000000", true, "0.5 % on"}, {15_000, "3959999999999", true, "a unit below"}, {15_000, "3960000000000", false, "1 % below"}},
+		"a minute at least":               {{15_000, "4000000000000", true, "a fall"}, {59_999, "4000000000000", true, "a millisecond short"}, {15_000, "4000000000000", false, "75 s"}},
+		"a second jump is confirmed anew": {{15_000, "4000000000000", true, "a fall"}, {75_000, "5000000000000", true, "back"}, {45_000, "5000000000000", true, "45 s"}, {15_000, "5000000000000", false, "a minute after it came back"}},
 		"for ten minutes at most":         {{15_000, "4000000000000", true, "a fall"}, {300_000, "4400000000000", true, "moving"}, {285_000, "4000000000000", true, "still moving"}, {15_000, "4400000000000", false, "ten minutes"}},
 		"back where it was, yet a second": {{15_000, "4000000000000", true, "a fall"}, {15_000, "5000000000000", true, "back"}},
 	} {
@@ -192,5 +199,139 @@ func TestFeeRates(t *testing.T) {
 	c.fee(2, 2*gweiCore, gweiCore)
 	if _, ok := c.s.freshRate(Ethereum); !ok {
 		t.Error("three members make no rate")
+	}
+}
+
+// Reports that cannot count are dropped one by one; the others of the same word
+// count. Two different words of one member for one round are evidence, and the
+// first counts (spec: lending §12.2, §12.3).
+func TestDroppedReports(t *testing.T) {
+	c := running(t)
+	c.tick(60_000) // so that something can be a minute old
+	r := c.nextRound()
+	now := c.s.Millis
+	eth := PriceReport{Asset: "eth", Round: r, Price: n("250000000000"), Observed: now}
+	btc := func(round, observed uint64, price string) PriceReport {
+		return PriceReport{Asset: "btc", Round: round, Price: n(price), Observed: observed}
+	}
+	for name, bad := range map[string]PriceReport{
+		"zero":                   btc(r, now, "0"),
+		"older than a minute":    btc(r, now-60_001, "5000000000000"),
+		"observed in time ahead": btc(r, now+1, "5000000000000"),
+		"of a round to come":     btc(r+1, now, "5000000000000"),
+		"of an unknown asset":    {Asset: "doge", Round: r, Price: n("1"), Observed: now},
+	} {
+		w := *c
+		w.s = c.s.View()
+		before := w.s.Prices.at("btc")
+		for i := range w.keys {
+			if code := w.say(i, KindPrice, []PriceReport{bad, eth}); code != OK {
+				t.Errorf("%s, beside a good one: %s", name, code)
+			}
+		}
+		if w.s.Prices.at("btc") != before || w.s.Prices.at("eth").Round != r {
+			t.Errorf("%s: btc %+v, eth of round %d", name, w.s.Prices.at("btc"), w.s.Prices.at("eth").Round)
+		}
+		if code := w.say(0, KindPrice, []PriceReport{bad}); code != Malformed {
+			t.Errorf("%s, alone: %s", name, code)
+		}
+	}
+	w := *c
+	w.s = c.s.View()
+	for i := range w.keys { // a minute old to the millisecond counts
+		w.say(i, KindPrice, []PriceReport{btc(r, now-60_000, "5000000000000")})
+	}
+	if w.s.Prices.at("btc").Round != r {
+		t.Error("a minute is too old")
+	}
+}
+
+func (c *cluster) events(member int, body any) []Event {
+	c.t.Helper()
+	c.seq++
+	res := c.s.Execute(Marshal(Command{Attestation: NewAttestation(c.keys[member], c.s.Cluster, c.seq, KindPrice, body)}))
+	if res.Code != OK {
+		c.t.Fatal(res.Code)
+	}
+	return res.Events
+}
+
+func TestTwoWordsAreEvidence(t *testing.T) {
+	c := running(t)
+	r := c.nextRound()
+	first := []PriceReport{{Asset: "btc", Round: r, Price: n("5000000000000"), Observed: c.s.Millis}}
+	if e := c.events(1, first); len(e) != 0 {
+		t.Fatalf("a first word: %+v", e)
+	}
+	if e := c.events(1, first); len(e) != 0 {
+		t.Errorf("the same word again is no evidence: %+v", e)
+	}
+	for name, change := range map[string]func(*PriceReport){
+		"another price": func(p *PriceReport) { p.Price = n("5000000000001") },
+		"another time":  func(p *PriceReport) { p.Observed-- },
+	} {
+		second := first[0]
+		change(&second)
+		e := c.events(1, []PriceReport{second})
+		if len(e) != 1 || e[0].Name != "evidence-e1" || e[0].Asset != "btc" || e[0].Note != reportNote(idOf(c.keys[1]), second) {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+	if got := c.s.Seats.at(idOf(c.keys[1]).String()).Reports; got[0] != first[0] {
+		t.Errorf("the first word is %+v", got[0])
+	}
+}
+
+// "The price log is public and signed; every liquidation can be recomputed from
+// it": a closed round says which reports made it, and they make it again.
+func TestPriceLog(t *testing.T) {
+	c := running(t)
+	r := c.nextRound()
+	var events []Event
+	for i, p := range []string{"5000000000000", "5030000000000", "5010000000000"} {
+		events = c.events(i, []PriceReport{{Asset: "btc", Round: r, Price: n(p), Observed: c.s.Millis - uint64(i)}})
+	}
+	if len(events) != 4 || events[0].Name != "price" || events[0].Amount != "5010000000000" || events[0].Note != "5010000000000" {
+		t.Fatalf("events %+v", events)
+	}
+	kept := c.s.Rounds.at("btc").Reports
+	var ps []fixed.Int
+	said := map[string]string{}
+	for _, e := range events[1:] {
+		if e.Name != "price-report" || e.Asset != "btc" {
+			t.Errorf("event %+v", e)
+		}
+		ps, said[e.Note] = append(ps, n(e.Amount)), e.Amount
+	}
+	if len(kept) != 3 {
+		t.Fatalf("kept %+v", kept)
+	}
+	for _, k := range kept {
+		if said[reportNote(k.Member, PriceReport{Round: r, Observed: k.Observed})] != k.Price.String() {
+			t.Errorf("kept %+v, said %v", k, said)
+		}
+	}
+	slices.SortFunc(ps, fixed.Int.Cmp)
+	if p := c.s.Prices.at("btc"); ps[1] != p.Low || ps[1] != p.High {
+		t.Errorf("reports %v make %+v", ps, p)
+	}
+}
+
+// The ages of spec lending §12: at the second it still counts, past it not.
+func TestPriceAges(t *testing.T) {
+	for name, tc := range map[string]struct {
+		age  uint64
+		want Code
+	}{"a borrow, of its age": {120_000, OK}, "a borrow, older": {120_001, PriceStale}, "a liquidation, of its age": {900_000, OK}, "a liquidation, older": {900_001, PriceStale}} {
+		s := lendingState(t)
+		supplied(t, s, "alice", "btc", "100000000")
+		limit := s.Params.PriceMaxAge
+		if tc.age > 200_000 {
+			limit = s.Params.LiquidationAge
+		}
+		s.Millis = s.Prices.at("btc").Millis + tc.age
+		if code := s.fresh(s.Accounts.at("alice"), limit); code != tc.want {
+			t.Errorf("%s: %s, want %s", name, code, tc.want)
+		}
 	}
 }

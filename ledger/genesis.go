@@ -60,6 +60,7 @@ type Params struct {
 	MinCoin               uint64 `cbor:"10,keyasint"` // sats
 	SweepMultiple         uint64 `cbor:"11,keyasint"` // sweep when worth this many times its cost
 	AllowNoFaultTolerance bool   `cbor:"12,keyasint"`
+	TWAPAlertBps          uint64 `cbor:"37,keyasint"` // distance from the 30-minute average that is an alert; 0: none
 
 	EIP712 bool `cbor:"30,keyasint"` // whether requests may be signed by that scheme (spec: requests §2)
 }
@@ -70,6 +71,7 @@ func DefaultParams() Params {
 		PresenceMillis: 15_000, AttemptMillis: 300_000, FeeMaxAgeMillis: 600_000,
 		PriceMaxAge: 120, LiquidationAge: 900, RoundSeconds: 15, DeviationBps: 500,
 		ExpirySeconds: 600, QueueSeconds: 86_400, MinCoin: 546, SweepMultiple: 10,
+		TWAPAlertBps: 250, // below the 2.85 % of 2026-03-10 that no one-round rule saw (spec: lending §12.5)
 	}
 }
 

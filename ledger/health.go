@@ -123,7 +123,7 @@ func (s *State) leg(a Account, at Position, price Price, how pricing) (leg, erro
 		Pool: at.Pool, Decimals: p.Decimals, Low: price.Low, High: price.High,
 		LT: p.Param.LT, LTV: p.Param.LTV,
 	}
-	if how == cautious && price.Suspect != 0 {
+	if how == cautious && s.Suspected(price) {
 		l.Low, l.High = l.Low.Min(price.SusLow), l.High.Max(price.SusHigh)
 	}
 	if asset, ok := s.Genesis.Asset(at.Pool); ok && asset.Stable {

@@ -232,8 +232,8 @@ func TestPricesCountAgainstTheBorrower(t *testing.T) {
 	}
 	for name, p := range map[string]Price{
 		"low counts for collateral": {Low: n("4000000000000"), High: n("5000000000000")},
-		"suspect after a jump up":   {Low: n("5000000000000"), High: n("5000000000000"), Suspect: 1, SusLow: n("4000000000000"), SusHigh: n("4000000000000")},
-		"suspect after a fall":      {Low: n("4000000000000"), High: n("4000000000000"), Suspect: 1, SusLow: n("5000000000000"), SusHigh: n("5000000000000")},
+		"suspect after a jump up":   {Low: n("5000000000000"), High: n("5000000000000"), Suspect: s.Millis, SusLow: n("4000000000000"), SusHigh: n("4000000000000")},
+		"suspect after a fall":      {Low: n("4000000000000"), High: n("4000000000000"), Suspect: s.Millis, SusLow: n("5000000000000"), SusHigh: n("5000000000000")},
 	} {
 		w := s.View()
 		p.Millis = w.Millis
@@ -244,7 +244,7 @@ func TestPricesCountAgainstTheBorrower(t *testing.T) {
 	}
 	for name, p := range map[string]Price{
 		"high counts for debt": {Low: n("100000000"), High: n("125000000")},
-		"suspect debt":         {Low: n("100000000"), High: n("100000000"), Suspect: 1, SusLow: n("125000000"), SusHigh: n("125000000")},
+		"suspect debt":         {Low: n("100000000"), High: n("100000000"), Suspect: s.Millis, SusLow: n("125000000"), SusHigh: n("125000000")},
 	} {
 		w := s.View()
 		p.Millis = w.Millis

@@ -140,7 +140,7 @@ func (s *State) liquidate(actor, borrower AccountID, debtPool, collPool string, 
 		return l, code
 	}
 	for _, at := range debtor.Positions {
-		if s.Prices.at(at.Pool).Suspect != 0 {
+		if s.Suspected(s.Prices.at(at.Pool)) {
 			return l, PriceSuspect
 		}
 	}

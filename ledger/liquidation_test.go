@@ -36,9 +36,14 @@ func TestLiquidationRefusals(t *testing.T) {
 	price(w, "btc", "5000000000000")
 	want(t, w, Healthy, liquidates("bob", "alice", "usdt.eth", "eth"))
 	p := s.Prices.at("btc")
-	p.Suspect, p.SusLow, p.SusHigh = 1, p.Low, p.High
+	p.Suspect, p.SusLow, p.SusHigh = s.Millis, p.Low, p.High
 	s.Prices.put("btc", p)
 	want(t, s, PriceSuspect, liquidates("bob", "alice", "usdt.eth", "btc"))
+	w = s.View()
+	w.Millis += suspectMaxMillis - 1
+	want(t, w.View(), PriceSuspect, liquidates("bob", "alice", "usdt.eth", "btc"))
+	w.Millis++ // no round closed meanwhile: a crash blocks nobody longer (spec: lending §12.4)
+	want(t, w, OK, liquidates("bob", "alice", "usdt.eth", "btc"))
 	s.Millis += 900_001
 	want(t, s, PriceStale, liquidates("bob", "alice", "usdt.eth", "btc"))
 	q := s.Pools.at("btc")

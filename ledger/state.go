@@ -63,6 +63,8 @@ type State struct {
 
 	Params Params `cbor:"39,keyasint"` // in force: the genesis' until a vote changes them
 
+	Rounds table[string, Rounds] `cbor:"80,keyasint"` // what is kept of closed oracle rounds, by asset
+
 	frozen bool // readers share it; nobody writes to it
 }
 
@@ -89,6 +91,12 @@ type Price struct {
 	Suspect uint64    `cbor:"5,keyasint"` // ledger time since when; 0: not suspect (spec: lending §12.4)
 	SusLow  fixed.Int `cbor:"6,keyasint"` // the price before it became suspect
 	SusHigh fixed.Int `cbor:"7,keyasint"`
+
+	JumpMillis uint64    `cbor:"10,keyasint"` // ledger time of the newest jump while suspect
+	JumpLow    fixed.Int `cbor:"11,keyasint"` // what it jumped to: what a later round must confirm
+	JumpHigh   fixed.Int `cbor:"12,keyasint"`
+	TWAP       fixed.Int `cbor:"13,keyasint"` // of the 30 minutes before it closed; 0: none yet (spec: lending §12.5)
+	Alert      uint64    `cbor:"14,keyasint"` // ledger time since when it is far from TWAP; 0: it is not
 }
 
 // FeeRate is the agreed price of a chain's block space. Bitcoin: Rate in
@@ -270,6 +278,7 @@ func (s *State) View() *State {
 	v.Pools, v.Accounts, v.Suspense, v.Inflows, v.Watched = s.Pools.copy(f), s.Accounts.copy(f), s.Suspense.copy(f), s.Inflows.copy(f), s.Watched.copy(f)
 	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(f), s.Batches.copy(f), s.Coins.copy(f), s.Senders.copy(f), s.Keys.copy(f)
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
+	v.Rounds = s.Rounds.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

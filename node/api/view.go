@@ -209,10 +209,21 @@ func (v view) price(asset string) *client.Price {
 	if !ok || p.Millis == 0 {
 		return nil
 	}
-	return &client.Price{
-		Low: p.Low.String(), High: p.High.String(), Closed: at(p.Millis), Age: v.age(p.Millis),
-		Stale: v.age(p.Millis) > v.Params.PriceMaxAge, Suspect: p.Suspect != 0,
+	out := &client.Price{
+		Low: p.Low.String(), High: p.High.String(), Closed: at(p.Millis), Age: v.age(p.Millis), Round: p.Round, Reporters: []string{}, AlertSince: atOrNil(p.Alert),
+		Stale: v.age(p.Millis) > v.Params.PriceMaxAge, Suspect: v.Suspected(p),
 	}
+	if out.Suspect {
+		out.SuspectSince = atOrNil(p.Suspect)
+	}
+	r, _ := v.Rounds.Get(asset)
+	for _, x := range r.Reports {
+		out.Reporters = append(out.Reporters, v.name(x.Member))
+	}
+	if bps, ok := p.FromTWAP(); ok {
+		out.TWAP, out.FromTWAP = p.TWAP.String(), &bps
+	}
+	return out
 }
 
 // names are members by name; one that left long ago is shown by its id.

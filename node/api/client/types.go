@@ -374,8 +374,15 @@ type Price struct {
 	High    string    `json:"high" doc:"what debt weighs"`
 	Closed  time.Time `json:"closed"`
 	Age     uint64    `json:"ageSeconds"`
-	Stale   bool      `json:"stale"`
-	Suspect bool      `json:"suspect"`
+	Stale   bool      `json:"stale" doc:"too old to borrow on, or to withdraw with debt"`
+	Suspect bool      `json:"suspect" doc:"jumped in one round and is not confirmed: gates take the worse of old and new, nothing is liquidated on it"`
+
+	Round        uint64     `json:"round"`
+	Reporters    []string   `json:"reporters" doc:"members whose reports the round closed on"`
+	SuspectSince *time.Time `json:"suspectSince,omitempty"`
+	TWAP         string     `json:"twap,omitempty" doc:"time-weighted average of the 30 minutes before the round closed; absent in the first"`
+	FromTWAP     *uint64    `json:"fromTwapBps,omitempty" doc:"distance of low or high, whichever is farther, from the average"`
+	AlertSince   *time.Time `json:"alertSince,omitempty" doc:"since when that is above the parameter; a warning, nothing is refused for it"`
 }
 
 // FeeQuote is what a payout costs now, taken from the amount.
