@@ -53,10 +53,11 @@ const MaxCommand = 64 << 10
 // It never fails: what cannot be decoded is a refusal like any other, because
 // the bytes are in the log and every replica must come to the same head.
 func (s *State) Execute(raw []byte) Result {
-	x := &execution{s: s.View()}
+	x := &execution{s: s}
+	before := s.Opening
 	code := x.run(raw)
-	opened := x.s.Opening != nil && s.Opening == nil
-	*s = *x.s
+	opened := x.s.Opening != nil && before == nil
+	s.become(x.s)
 
 	s.Height++
 	res := sha256.New()
@@ -85,10 +86,19 @@ func (s *State) root() Hash { return sha256.Sum256(Marshal(s)) }
 // Apply applies one command without folding it. It never fails: a refusal is a
 // Code, and what panics is undone and comes back as BROKEN.
 func (s *State) Apply(c Command) Code {
-	x := &execution{s: s.View()}
+	x := &execution{s: s}
 	code := x.apply(c)
-	*s = *x.s
+	s.become(x.s)
 	return code
+}
+
+// become ends a command: s is what its overlay came to.
+func (s *State) become(o *State) {
+	if o != s {
+		o.Accounts.inherit(&s.Accounts)
+		*s = *o
+	}
+	s.Accounts.fold()
 }
 
 // execution is one command on its way: the overlay it works on and the effects
@@ -128,7 +138,7 @@ func (x *execution) apply(c Command) Code {
 // answer is BROKEN, the same on every replica since f is pure: a command that
 // stopped one node would stop all, again at each replay (spec: consensus §1).
 func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
-	o := &execution{s: x.s.View()}
+	o := &execution{s: x.s.overlay()}
 	defer func() {
 		if r := recover(); r != nil {
 			// Not r's text: it is the compiler's, and state must not depend on it.
@@ -138,19 +148,25 @@ func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
 		}
 	}()
 	code = f(o)
-	if err := o.s.checkBooks(); err != nil {
+	if err := o.s.checkTouched(x.s); err != nil {
 		panic(err)
 	}
-	x.s, x.events = o.s, append(x.events, o.events...)
+	x.keep(o)
 	return code
+}
+
+// keep puts an overlay in the place of what it was laid over.
+func (x *execution) keep(o *execution) {
+	o.s.Accounts.inherit(&x.s.Accounts)
+	x.s, x.events = o.s, append(x.events, o.events...)
 }
 
 // try runs f on an overlay and keeps it only if f answers OK.
 func (x *execution) try(f func(*execution) Code) Code {
-	o := &execution{s: x.s.View()}
+	o := &execution{s: x.s.overlay()}
 	code := f(o)
 	if code == OK {
-		x.s, x.events = o.s, append(x.events, o.events...)
+		x.keep(o)
 	}
 	return code
 }

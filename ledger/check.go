@@ -7,7 +7,7 @@ import (
 
 // Check verifies every invariant that the state can show by itself: the book of
 // each pool, the outflows' and batches' states, and who holds which coin. It
-// walks everything; production runs checkBooks after each command.
+// walks everything; production runs checkTouched after each command.
 func (s *State) Check() error {
 	if err := s.checkLending(); err != nil {
 		return err

@@ -134,3 +134,68 @@ func TestBrokenSnapshotIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// "those marked ● also in production by Check() of what a command touched": I2,
+// I3 and I5 are broken by what happens on one side only, without a walk and
+// wherever it happens (spec: lending §14).
+func TestBrokenSums(t *testing.T) {
+	c, lender, borrower := lent(t)
+	if code := c.ask(borrower, c.borrowUSDT("1000000000")); code != OK {
+		t.Fatal(code)
+	}
+	one := fixed.New(1)
+	pool := func(change func(*Pool)) func(*State) {
+		return func(s *State) {
+			p := s.Pools.at("usdt.eth")
+			change(&p)
+			s.Pools.put("usdt.eth", p)
+		}
+	}
+	position := func(who wallet, pool string, change func(*Position)) func(*State) {
+		return func(s *State) {
+			a := s.Accounts.at(accountOf(c, who))
+			at := a.position(pool)
+			change(&at)
+			s.Accounts.put(a.ID, a.withPosition(at))
+		}
+	}
+	outflow := func(change func(*Outflow)) func(*State) {
+		return func(s *State) {
+			o := s.Outflows.at(c.s.NextOutflow - 1)
+			change(&o)
+			s.Outflows.put(o.ID, o)
+		}
+	}
+	for name, spoil := range map[string]func(*State){
+		"I2, a share less": position(lender, "usdt.eth", func(p *Position) { p.Supply = must(fixed.Sub(p.Supply, one)) }),
+		"I2, a share more": position(lender, "usdt.eth", func(p *Position) { p.Supply = must(fixed.Add(p.Supply, one)) }),
+		"I2, shares of nobody": pool(func(p *Pool) {
+			p.SupplyShares, p.Cash = must(fixed.Add(p.SupplyShares, one)), must(fixed.Add(p.Cash, one))
+		}),
+		"I2, an account gone":     func(s *State) { s.Accounts.delete(accountOf(c, lender)) },
+		"I3, a debt forgotten":    position(borrower, "usdt.eth", func(p *Position) { p.Debt = must(fixed.Sub(p.Debt, one)) }),
+		"I3, a debt of nobody":    pool(func(p *Pool) { p.DebtShares = must(fixed.Add(p.DebtShares, one)) }),
+		"I3, a debt elsewhere":    position(lender, "btc", func(p *Position) { p.Debt = one }),
+		"I5, reserved for nobody": pool(func(p *Pool) { p.Reserved = must(fixed.Add(p.Reserved, one)) }),
+		"I5, paid and reserved":   outflow(func(o *Outflow) { o.State = Paid }),
+		"I5, another amount":      outflow(func(o *Outflow) { o.Gross = must(fixed.Add(o.Gross, one)) }),
+		"I5, an outflow gone":     func(s *State) { s.Outflows.delete(c.s.NextOutflow - 1) },
+	} {
+		s := c.s.View()
+		before := Marshal(s)
+		x := &execution{s: s}
+		if code := x.guard("test", func(x *execution) Code { spoil(x.s); return OK }); code != Broken {
+			t.Errorf("%s: %s", name, code)
+		}
+		if !strings.HasPrefix(x.s.OutflowsHalt, string(Broken)) {
+			t.Errorf("%s: outflows go on", name)
+		}
+		if x.s.OutflowsHalt = ""; string(Marshal(x.s)) != string(before) {
+			t.Errorf("%s: something was kept", name)
+		}
+	}
+	x := &execution{s: c.s.View()}
+	if code := x.guard("test", func(x *execution) Code { return OK }); code != OK {
+		t.Errorf("nothing: %s", code)
+	}
+}

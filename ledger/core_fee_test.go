@@ -19,7 +19,7 @@ func TestFeeLossBeyondCash(t *testing.T) {
 	if !p.Cash.IsZero() || !p.TreasuryShares.IsZero() || p.Deficit != fixed.New(260) {
 		t.Errorf("cash %s, treasury %s, deficit %s", p.Cash, p.TreasuryShares, p.Deficit)
 	}
-	if err := x.s.checkBooks(); err != nil {
+	if err := checkBook(&p); err != nil {
 		t.Error(err)
 	}
 }

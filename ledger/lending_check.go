@@ -9,7 +9,7 @@ import (
 
 // checkBook verifies I1 of one pool: what suppliers and treasury may claim is
 // covered by cash, debt and recognised deficit, exactly (spec: lending §14).
-func checkBook(p Pool) error {
+func checkBook(p *Pool) error {
 	var c fixed.Calc
 	claims := fixed.Product(c.Add(p.SupplyShares, p.TreasuryShares), p.SupplyIndex)
 	assets := c.AddMul(fixed.Product(c.Add(p.Cash, p.Deficit), fixed.Ray), p.DebtShares, p.BorrowIndex)
@@ -22,21 +22,52 @@ func checkBook(p Pool) error {
 	return nil
 }
 
-// checkBooks verifies I1 of all pools. It is cheap: it walks no accounts.
-func (s *State) checkBooks() error {
-	for _, p := range s.Pools.all() {
-		if err := checkBook(p); err != nil {
+// checkTouched verifies what a command could have broken since before: I1, I2,
+// I3 and I5 of each pool that it touched, be it on one side only. It walks no
+// accounts and no outflows: their tables know what they add up to.
+func (s *State) checkTouched(before *State) error {
+	for id, p := range s.Pools.rows() {
+		if was, _ := before.Pools.m.Get(id); was == p && s.sums(id) == before.sums(id) {
+			continue
+		}
+		if err := errors.Join(checkBook(p), s.checkSums(id, p)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkLending verifies I1 to I5 (spec: lending §14). I4, nothing negative and
+// sums is what the rows of other tables say of a pool.
+type sums struct{ supply, debt, reserved fixed.Wide }
+
+func (s *State) sums(pool string) (u sums) {
+	u.supply, u.debt = s.Accounts.holds(pool)
+	u.reserved = s.Outflows.reserves(pool)
+	return u
+}
+
+// checkSums verifies I2, I3 and I5 of one pool by what the tables hold.
+func (s *State) checkSums(id string, p *Pool) error {
+	u := s.sums(id)
+	switch {
+	case u.supply != p.SupplyShares.Wide():
+		return fmt.Errorf("%w: I2, pool %s: accounts hold %s SupplyShares of %s", errLending, id, u.supply, p.SupplyShares)
+	case u.debt != p.DebtShares.Wide():
+		return fmt.Errorf("%w: I3, pool %s: accounts owe %s DebtShares of %s", errLending, id, u.debt, p.DebtShares)
+	case u.reserved != p.Reserved.Wide():
+		return fmt.Errorf("%w: I5, pool %s: open outflows of %s, reserved %s", errLending, id, u.reserved, p.Reserved)
+	}
+	return nil
+}
+
+// checkLending verifies I1 to I5 (spec: lending §14) by walking everything, and
+// with it the sums that checkTouched relies on. I4, nothing negative and
 // all below 2¹²⁸, is what fixed.Int is.
 func (s *State) checkLending() error {
-	if err := s.checkBooks(); err != nil {
-		return err
+	for id, p := range s.Pools.rows() {
+		if err := errors.Join(checkBook(p), s.checkSums(id, p)); err != nil {
+			return err
+		}
 	}
 	type total struct{ supply, debt, reserved fixed.Int }
 	sums := map[string]total{}
@@ -55,13 +86,10 @@ func (s *State) checkLending() error {
 		}
 	}
 	for _, o := range s.Outflows.all() {
-		switch o.Kind {
-		case OutflowBorrow, OutflowWithdraw, OutflowRefund:
-			if o.State != Paid && o.State != Refunded {
-				t := sums[o.Asset]
-				t.reserved = c.Add(t.reserved, o.Gross)
-				sums[o.Asset] = t
-			}
+		if o.reserves() {
+			t := sums[o.Asset]
+			t.reserved = c.Add(t.reserved, o.Gross)
+			sums[o.Asset] = t
 		}
 	}
 	if c.Err() != nil {

@@ -31,19 +31,19 @@ type State struct {
 	Tips   table[string, ChainTip] `cbor:"13,keyasint"` // by chain
 	Tally  table[string, Tally]    `cbor:"14,keyasint"` // open facts, by hash of the fact
 
-	Pools    table[string, Pool]       `cbor:"15,keyasint"` // by pool id, which is the asset id
-	Accounts table[AccountID, Account] `cbor:"16,keyasint"`
-	Suspense table[string, Suspended]  `cbor:"17,keyasint"` // "account/asset"
-	Inflows  table[string, Inflow]     `cbor:"18,keyasint"` // counted ones, by id
-	Watched  table[string, Watch]      `cbor:"19,keyasint"` // "chain/address" of ours
+	Pools    table[string, Pool]      `cbor:"15,keyasint"` // by pool id, which is the asset id
+	Accounts Accounts                 `cbor:"16,keyasint"`
+	Suspense table[string, Suspended] `cbor:"17,keyasint"` // "account/asset"
+	Inflows  table[string, Inflow]    `cbor:"18,keyasint"` // counted ones, by id
+	Watched  table[string, Watch]     `cbor:"19,keyasint"` // "chain/address" of ours
 
-	Outflows     table[uint64, Outflow] `cbor:"20,keyasint"`
-	Batches      table[uint64, Batch]   `cbor:"21,keyasint"`
-	NextOutflow  uint64                 `cbor:"22,keyasint"`
-	NextBatch    uint64                 `cbor:"23,keyasint"`
-	Coins        table[string, Coin]    `cbor:"24,keyasint"` // Bitcoin outputs of ours, by outpoint
-	Senders      table[string, Sender]  `cbor:"25,keyasint"` // Ethereum accounts of ours, by address
-	OutflowsHalt string                 `cbor:"26,keyasint"` // why nothing may be signed; empty: nothing halts it
+	Outflows     Outflows              `cbor:"20,keyasint"`
+	Batches      table[uint64, Batch]  `cbor:"21,keyasint"`
+	NextOutflow  uint64                `cbor:"22,keyasint"`
+	NextBatch    uint64                `cbor:"23,keyasint"`
+	Coins        table[string, Coin]   `cbor:"24,keyasint"` // Bitcoin outputs of ours, by outpoint
+	Senders      table[string, Sender] `cbor:"25,keyasint"` // Ethereum accounts of ours, by address
+	OutflowsHalt string                `cbor:"26,keyasint"` // why nothing may be signed; empty: nothing halts it
 
 	Keys    table[string, Key] `cbor:"27,keyasint"` // by key id
 	Epochs  []Epoch            `cbor:"28,keyasint"` // in force or past, ascending; the last is in force
@@ -284,6 +284,16 @@ func (s *State) View() *State {
 		v.Opening = &o
 	}
 	return &v // Next is replaced, never written to
+}
+
+// overlay is a View for one command, which is either dropped or kept in place of
+// s. Nobody writes to s meanwhile.
+func (s *State) overlay() *State {
+	accounts := s.Accounts
+	v := s.View()
+	s.Accounts = accounts
+	v.Accounts = s.Accounts.overlay()
+	return v
 }
 
 // Frozen returns a View for any number of concurrent readers, who may take

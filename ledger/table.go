@@ -14,44 +14,76 @@ import (
 // snapshot its frozen body and every iteration one order.
 //
 // A value put into a table is never changed in place again: a slice inside it
-// is replaced, not written to.
-type table[K cmp.Ordered, V any] struct{ m btree.Map[K, V] }
+// is replaced, not written to. The tree holds pointers, since a write copies
+// the nodes on its way and most values are larger than all their keys.
+type table[K cmp.Ordered, V any] struct {
+	m      btree.Map[K, *V]
+	shared bool // somebody else may see the nodes: they are copied before a write
+}
 
 // Get, All, From and Len are for readers of a view.
-func (t *table[K, V]) Get(k K) (V, bool) { return t.m.Get(k) }
+func (t *table[K, V]) Get(k K) (V, bool) { return t.get(k) }
 
-func (t *table[K, V]) get(k K) (V, bool) { return t.m.Get(k) }
+func (t *table[K, V]) get(k K) (v V, ok bool) {
+	p, ok := t.m.Get(k)
+	if ok {
+		v = *p
+	}
+	return v, ok
+}
 
 // at returns the value of k, or the zero value.
-func (t *table[K, V]) at(k K) V { v, _ := t.m.Get(k); return v }
+func (t *table[K, V]) at(k K) V { v, _ := t.get(k); return v }
 
 func (t *table[K, V]) has(k K) bool { _, ok := t.m.Get(k); return ok }
-func (t *table[K, V]) put(k K, v V) { t.m.Set(k, v) }
-func (t *table[K, V]) delete(k K)   { t.m.Delete(k) }
+func (t *table[K, V]) put(k K, v V) { t.part(); t.m.Set(k, &v) }
+func (t *table[K, V]) delete(k K)   { t.part(); t.m.Delete(k) }
 func (t *table[K, V]) Len() int     { return t.m.Len() }
 func (t *table[K, V]) len() int     { return t.m.Len() }
 
-// copy marks the shared nodes in both tables, so that either may be written to.
-// A frozen table is never written to again: it is not even marked, and any
-// number of goroutines may copy it at once.
+// copy marks both tables, so that whichever is written to first parts from the
+// other. A frozen table is never written to again: it is not even marked, and
+// any number of goroutines may copy it at once.
 func (t *table[K, V]) copy(frozen bool) table[K, V] {
-	if frozen {
-		m := t.m
-		return table[K, V]{m: *m.Copy()}
+	if !frozen {
+		t.shared = true
 	}
-	return table[K, V]{m: *t.m.Copy()}
+	return table[K, V]{m: t.m, shared: true}
 }
+
+// part gives the table an identity of its own: it copies every node that has
+// another one before it writes to it.
+func (t *table[K, V]) part() {
+	switch {
+	case t.m.Len() == 0:
+		*t = table[K, V]{m: *btree.NewMap[K, *V](nodeDegree)}
+	case t.shared:
+		*t = table[K, V]{m: *t.m.Copy()}
+	}
+}
+
+// nodeDegree keeps nodes small, since a command copies some of each table.
+const nodeDegree = 8
 
 // All walks in ascending order of keys. The table must not change meanwhile.
 func (t *table[K, V]) All() iter.Seq2[K, V] {
-	return func(yield func(K, V) bool) { t.m.Scan(yield) }
+	return func(yield func(K, V) bool) {
+		t.m.Scan(func(k K, p *V) bool { return yield(k, *p) })
+	}
+}
+
+// rows is all without copying values, which are only to be read.
+func (t *table[K, V]) rows() iter.Seq2[K, *V] {
+	return func(yield func(K, *V) bool) { t.m.Scan(yield) }
 }
 
 func (t *table[K, V]) all() iter.Seq2[K, V] { return t.All() }
 
 // From walks in ascending order beginning at the first key ≥ k.
 func (t *table[K, V]) From(k K) iter.Seq2[K, V] {
-	return func(yield func(K, V) bool) { t.m.Ascend(k, yield) }
+	return func(yield func(K, V) bool) {
+		t.m.Ascend(k, func(k K, p *V) bool { return yield(k, *p) })
+	}
 }
 
 // keys returns all keys, ascending; for loops that change the table.
@@ -66,7 +98,7 @@ type row[K cmp.Ordered, V any] struct {
 // MarshalCBOR writes the rows in ascending order, so equal tables are equal bytes.
 func (t table[K, V]) MarshalCBOR() ([]byte, error) {
 	rows := make([]row[K, V], 0, t.m.Len())
-	t.m.Scan(func(k K, v V) bool { rows = append(rows, row[K, V]{K: k, V: v}); return true })
+	t.m.Scan(func(k K, p *V) bool { rows = append(rows, row[K, V]{K: k, V: *p}); return true })
 	return encMode.Marshal(rows)
 }
 
@@ -77,9 +109,10 @@ func (t *table[K, V]) UnmarshalCBOR(b []byte) error {
 	if err := decMode.Unmarshal(b, &rows); err != nil {
 		return err
 	}
-	t.m = btree.Map[K, V]{}
+	*t = table[K, V]{m: *btree.NewMap[K, *V](nodeDegree)}
 	for _, r := range rows {
-		t.m.Load(r.K, r.V)
+		v := r.V
+		t.m.Load(r.K, &v)
 	}
 	return nil
 }

@@ -136,15 +136,18 @@ func (a Int) Max(b Int) Int {
 func (a Int) Uint64() (uint64, bool) { return a.lo, a.hi == 0 }
 
 // Bytes is a in big-endian order without leading zeros; 0 is empty.
-func (a Int) Bytes() []byte {
-	var b [maxBytes]byte
-	binary.BigEndian.PutUint64(b[:8], a.hi)
-	binary.BigEndian.PutUint64(b[8:], a.lo)
+func (a Int) Bytes() []byte { return a.Append(make([]byte, 0, maxBytes)) }
+
+// Append appends Bytes to b.
+func (a Int) Append(b []byte) []byte {
+	var full [maxBytes]byte
+	binary.BigEndian.PutUint64(full[:8], a.hi)
+	binary.BigEndian.PutUint64(full[8:], a.lo)
 	n := 0
-	for n < maxBytes && b[n] == 0 {
+	for n < maxBytes && full[n] == 0 {
 		n++
 	}
-	return b[n:]
+	return append(b, full[n:]...)
 }
 
 // FromBytes reads what Bytes gives and nothing else.

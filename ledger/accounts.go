@@ -1,0 +1,316 @@
+package ledger
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// Accounts is the table of all accounts, with the methods of table. What a
+// command touches stays unpacked beside the packed rows until a fold, so that a
+// command decodes and encodes an account once, however often it writes it, and
+// an overlay that is dropped has built no page.
+//
+// It also knows what all accounts together hold in each pool, so that I2 and I3
+// are checked after every command without walking anybody.
+type Accounts struct {
+	book *book // as of the last fold; nil: empty
+	mine bool  // nobody else sees book: it may be written in place
+
+	recent []change // since the last fold, in order of the first touch
+	held   []shares // of all accounts, ascending by pool
+	own    bool     // nobody else sees the arrays of recent and held
+	n      int
+}
+
+// book is what a fold leaves behind.
+type book struct {
+	rows rows // packed accounts by accountKey
+}
+
+// change is an account that differs from its row.
+type change struct {
+	Account
+	gone bool
+}
+
+// shares is what all accounts hold in a pool.
+type shares struct {
+	pool         string
+	supply, debt fixed.Wide
+}
+
+// maxRecent is how many changes are kept unpacked: they are searched one by one.
+const maxRecent = 64
+
+// copy is table.copy. A copy shares the book until either side folds.
+func (t *Accounts) copy(frozen bool) Accounts {
+	if !frozen {
+		t.mine, t.own = false, false
+	}
+	c := *t
+	c.mine, c.own = false, false
+	return c
+}
+
+// overlay is a copy that is either dropped or put in the place of the original,
+// which nobody writes to meanwhile. So the original does not part with its
+// book: see inherit.
+func (t *Accounts) overlay() Accounts {
+	c := *t
+	c.mine, c.own = false, false
+	return c
+}
+
+// inherit makes an overlay the owner of what it shares with the original, in
+// whose place it comes.
+func (t *Accounts) inherit(original *Accounts) {
+	t.mine = t.mine || original.mine && t.book == original.book
+}
+
+func (t *Accounts) touched(id AccountID) int {
+	for i := range t.recent {
+		if t.recent[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// Get is for readers of a view.
+func (t *Accounts) Get(id AccountID) (Account, bool) { return t.get(id) }
+
+func (t *Accounts) get(id AccountID) (Account, bool) {
+	if i := t.touched(id); i >= 0 {
+		if t.recent[i].gone {
+			return Account{}, false
+		}
+		return t.recent[i].Account, true
+	}
+	if t.book == nil {
+		return Account{}, false
+	}
+	packed, ok := t.book.rows.get(accountKey(id))
+	if !ok {
+		return Account{}, false
+	}
+	a := must(unpackAccount(packed))
+	a.ID = id
+	return a, true
+}
+
+// at returns the account, or one without any field.
+func (t *Accounts) at(id AccountID) Account { a, _ := t.get(id); return a }
+
+func (t *Accounts) has(id AccountID) bool { _, ok := t.get(id); return ok }
+
+func (t *Accounts) len() int { return t.n }
+
+// Len is for readers of a view.
+func (t *Accounts) Len() int { return t.n }
+
+func (t *Accounts) put(id AccountID, a Account) {
+	if a.ID != id {
+		panic("accounts: an account under another id")
+	}
+	t.change(id, change{Account: a})
+}
+
+func (t *Accounts) delete(id AccountID) {
+	if t.has(id) {
+		t.change(id, change{Account: Account{ID: id}, gone: true})
+	}
+}
+
+func (t *Accounts) change(id AccountID, c change) {
+	old, was := t.get(id)
+	if !t.own {
+		t.recent, t.held, t.own = slices.Clone(t.recent), slices.Clone(t.held), true
+	}
+	t.move(old.Positions, c.Positions)
+	switch {
+	case was && c.gone:
+		t.n--
+	case !was && !c.gone:
+		t.n++
+	}
+	if i := t.touched(id); i >= 0 {
+		t.recent[i] = c
+		return
+	}
+	if len(t.recent) == maxRecent {
+		t.fold()
+	}
+	t.recent = append(t.recent, c)
+}
+
+// move books the difference of two lists of positions in held.
+func (t *Accounts) move(old, now []Position) {
+	if slices.Equal(old, now) {
+		return
+	}
+	for _, at := range now {
+		h := t.holding(at.Pool)
+		h.supply = must(h.supply.Add(at.Supply.Wide()))
+		h.debt = must(h.debt.Add(at.Debt.Wide()))
+	}
+	for _, at := range old {
+		h := t.holding(at.Pool)
+		h.supply = must(h.supply.Sub(at.Supply.Wide()))
+		h.debt = must(h.debt.Sub(at.Debt.Wide()))
+	}
+}
+
+func (t *Accounts) holding(pool string) *shares {
+	i, found := slices.BinarySearchFunc(t.held, pool, func(h shares, p string) int { return cmpText(h.pool, p) })
+	if !found {
+		t.held = slices.Insert(t.held, i, shares{pool: pool})
+	}
+	return &t.held[i]
+}
+
+// holds returns what all accounts together hold in a pool.
+func (t *Accounts) holds(pool string) (supply, debt fixed.Wide) {
+	for _, h := range t.held {
+		if h.pool == pool {
+			return h.supply, h.debt
+		}
+	}
+	return supply, debt
+}
+
+// fold packs what was touched into the book.
+func (t *Accounts) fold() {
+	if len(t.recent) == 0 {
+		return
+	}
+	switch {
+	case t.book == nil:
+		t.book, t.mine = &book{rows: newRows()}, true
+	case !t.mine:
+		t.book, t.mine = &book{rows: t.book.rows.copy()}, true
+	}
+	var buf []byte
+	for _, c := range t.recent {
+		key := accountKey(c.ID)
+		if c.gone {
+			t.book.rows.delete(key)
+			continue
+		}
+		buf = packAccount(buf[:0], c.Account)
+		t.book.rows.set(key, string(buf))
+	}
+	t.recent = nil
+}
+
+// folded is t, or a copy of it, with nothing outside its book.
+func (t *Accounts) folded() *Accounts {
+	if len(t.recent) == 0 {
+		return t
+	}
+	c := *t
+	c.mine = false
+	c.fold()
+	return &c
+}
+
+// All walks in ascending order of ids. The table must not change meanwhile.
+func (t *Accounts) All() iter.Seq2[AccountID, Account] {
+	return func(yield func(AccountID, Account) bool) {
+		f := t.folded()
+		if f.book == nil {
+			return
+		}
+		for key, packed := range f.book.rows.from("") {
+			a := must(unpackAccount(packed))
+			a.ID = keyAccount(key)
+			if !yield(a.ID, a) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Accounts) all() iter.Seq2[AccountID, Account] { return t.All() }
+
+// From walks in ascending order beginning at the first id ≥ the given one.
+func (t *Accounts) From(id AccountID) iter.Seq2[AccountID, Account] {
+	return func(yield func(AccountID, Account) bool) {
+		f := t.folded()
+		if f.book == nil {
+			return
+		}
+		for key, packed := range f.book.rows.from(accountKey(id)) {
+			a := must(unpackAccount(packed))
+			a.ID = keyAccount(key)
+			if !yield(a.ID, a) {
+				return
+			}
+		}
+	}
+}
+
+// keys returns all ids, ascending.
+func (t *Accounts) keys() []AccountID {
+	ids := make([]AccountID, 0, t.n)
+	for id := range t.all() {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// packedRow is an account as it stands in a snapshot.
+type packedRow struct {
+	_      struct{} `cbor:",toarray"`
+	Key    []byte
+	Packed []byte
+}
+
+// MarshalCBOR writes the rows in ascending order, so equal tables are equal bytes.
+func (t Accounts) MarshalCBOR() ([]byte, error) {
+	list := make([]packedRow, 0, t.n)
+	if f := t.folded(); f.book != nil {
+		for key, packed := range f.book.rows.from("") {
+			list = append(list, packedRow{Key: []byte(key), Packed: []byte(packed)})
+		}
+	}
+	return encMode.Marshal(list)
+}
+
+// UnmarshalCBOR reads what MarshalCBOR wrote and refuses accounts that are not
+// packed in their one form, out of order or doubled.
+func (t *Accounts) UnmarshalCBOR(b []byte) error {
+	var list []packedRow
+	if err := decMode.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	*t = Accounts{own: true}
+	l := newLoading()
+	last := ""
+	for _, r := range list {
+		key := string(r.Key)
+		if err := t.load(l, last, key, string(r.Packed)); err != nil {
+			return fmt.Errorf("account %x: %w", key, err)
+		}
+		last = key
+	}
+	t.book, t.mine = &book{rows: l.done()}, true
+	return nil
+}
+
+// load adds a row behind the last one.
+func (t *Accounts) load(l *loading, last, key, packed string) error {
+	if len(key) < 2 || len(key) > maxKeyBytes || key <= last || accountKey(keyAccount(key)) != key {
+		return errPacked
+	}
+	a, err := unpackAccount(packed)
+	if err != nil {
+		return err
+	}
+	t.move(nil, a.Positions)
+	t.n++
+	l.add(key, packed)
+	return nil
+}

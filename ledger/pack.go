@@ -1,0 +1,226 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"slices"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// fields is the packed form of an account but for its id: a line for each
+// field, in an order that only grows at its end. The same lines write and read.
+//
+// A field that is missing here is lost at the next fold; TestPackedAccount
+// fails for it.
+func (a *Account) fields(p *packing) {
+	packList(p, &a.Wallets, func(w *string) { p.text(w) })
+	p.number(&a.Nonce)
+	packList(p, &a.Results, func(r *Stored) {
+		p.number(&r.Nonce)
+		p.hash(&r.Text)
+		p.text((*string)(&r.Code))
+		p.number(&r.Height)
+		p.number(&r.Outflow)
+	})
+	packList(p, &a.Positions, func(at *Position) {
+		p.name(&at.Pool)
+		p.amount(&at.Supply)
+		p.amount(&at.Debt)
+	})
+	p.number(&a.Opened)
+	p.number(&a.Active)
+	p.number(&a.Outflows)
+	p.flag(&a.Credited)
+	packList(p, &a.Refused, func(r *Refused) {
+		p.text(&r.To)
+		p.number(&r.Millis)
+	})
+	packList(p, &a.Unfinal, func(u *Unfinal) {
+		p.name(&u.Pool)
+		p.amount(&u.Shares)
+		p.name(&u.Chain)
+		p.number(&u.Height)
+	})
+}
+
+// names are written as one byte, by their place here. It may only grow: a
+// packed account is under the state root.
+var names = []string{
+	"btc", "eth", "icp", "sol", "usdc.eth", "usdt.eth", "usdc.sol", // pools of spec lending §13; chains are named like their coins
+}
+
+var errPacked = errors.New("ledger: not a packed account")
+
+// packing walks the fields of a value in one of two directions; writing, it only
+// reads them, since they may be shared. Numbers are
+// varints in their shortest form, amounts their bytes after a length, lists
+// their elements after a count: a value has one packed form, and reading
+// refuses every other.
+type packing struct {
+	writing bool
+	out     []byte
+	in      string
+	bad     bool // reading: not what writing gives
+}
+
+// packAccount returns the packed form without the id.
+func packAccount(b []byte, a Account) []byte {
+	p := packing{writing: true, out: b}
+	a.fields(&p)
+	return p.out
+}
+
+// unpackAccount reads what packAccount wrote. Texts are parts of packed.
+func unpackAccount(packed string) (a Account, err error) {
+	p := packing{in: packed}
+	a.fields(&p)
+	if p.bad || p.in != "" {
+		return Account{}, errPacked
+	}
+	return a, nil
+}
+
+func (p *packing) number(v *uint64) {
+	if p.writing {
+		p.out = binary.AppendUvarint(p.out, *v)
+		return
+	}
+	n, size := uvarint(p.in)
+	if size == 0 || size > 1 && p.in[size-1] == 0 {
+		p.fail()
+		return
+	}
+	*v, p.in = n, p.in[size:]
+}
+
+func (p *packing) flag(v *bool) {
+	var n uint64
+	if *v {
+		n = 1
+	}
+	if p.number(&n); !p.writing {
+		*v = n == 1
+		p.bad = p.bad || n > 1
+	}
+}
+
+// bytes reads the next n bytes.
+func (p *packing) bytes(n uint64) string {
+	if n > uint64(len(p.in)) {
+		p.fail()
+		return ""
+	}
+	b := p.in[:n]
+	p.in = p.in[n:]
+	return b
+}
+
+func (p *packing) text(v *string) {
+	n := uint64(len(*v))
+	p.number(&n)
+	if p.writing {
+		p.out = append(p.out, *v...)
+		return
+	}
+	*v = p.bytes(n)
+}
+
+// name is a text that is mostly one of names.
+func (p *packing) name(v *string) {
+	n := uint64(slices.Index(names, *v) + 1)
+	p.number(&n)
+	switch {
+	case n == 0:
+		p.text(v)
+		p.bad = p.bad || !p.writing && slices.Contains(names, *v)
+	case p.writing:
+	case n > uint64(len(names)):
+		p.fail()
+	default:
+		*v = names[n-1]
+	}
+}
+
+func (p *packing) hash(v *Hash) {
+	if p.writing {
+		p.out = append(p.out, v[:]...)
+		return
+	}
+	copy(v[:], p.bytes(uint64(len(v))))
+}
+
+func (p *packing) amount(v *fixed.Int) {
+	if p.writing {
+		at := len(p.out)
+		p.out = v.Append(append(p.out, 0))
+		p.out[at] = byte(len(p.out) - at - 1)
+		return
+	}
+	var n uint64
+	p.number(&n)
+	got, err := fixed.FromBytes([]byte(p.bytes(n)))
+	p.bad = p.bad || err != nil
+	*v = got
+}
+
+func packList[T any](p *packing, list *[]T, element func(*T)) {
+	n := uint64(len(*list))
+	p.number(&n)
+	if n > uint64(len(p.in)) && !p.writing { // every element has a byte
+		p.fail()
+		return
+	}
+	if !p.writing && n > 0 {
+		*list = make([]T, n)
+	}
+	for i := range *list {
+		element(&(*list)[i])
+	}
+}
+
+// fail ends the reading: whatever is asked for now is empty.
+func (p *packing) fail() { p.bad, p.in = true, "" }
+
+// An account's key is its id in 16 bytes behind a zero; another text, which no
+// request can name, keeps its letters behind a one. Keys are ordered like ids.
+const (
+	keyOfHex  = "\x00"
+	keyOfText = "\x01"
+)
+
+func accountKey(id AccountID) string {
+	var b [1 + 16]byte
+	if len(id) == 32 {
+		for i := range 16 {
+			hi, lo := nibble(id[2*i]), nibble(id[2*i+1])
+			if hi|lo > 15 {
+				return keyOfText + id
+			}
+			b[1+i] = hi<<4 | lo
+		}
+		return string(b[:])
+	}
+	return keyOfText + id
+}
+
+// nibble is the value of a lower-case hex digit, or 0xff.
+func nibble(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
+}
+
+func keyAccount(key string) AccountID {
+	if key[:1] == keyOfHex {
+		var b [32]byte
+		hex.Encode(b[:], []byte(key[1:]))
+		return string(b[:])
+	}
+	return key[1:]
+}

@@ -1,0 +1,278 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// The benchmarks of a full ledger (spec: consensus §12): accounts of three
+// positions each, spread over every pool, each with one real wallet.
+//
+//	go test ./ledger -run '^$' -bench Scale          10³, 10⁵ and 10⁶ accounts
+//	go test ./ledger -run '^$' -bench Scale -short   10³ and 10⁵
+
+func scaleSizes(b *testing.B) []int {
+	if testing.Short() {
+		return []int{1_000, 100_000}
+	}
+	return []int{1_000, 100_000, 1_000_000}
+}
+
+// atScale runs f on a filled state of each size.
+func atScale(b *testing.B, f func(b *testing.B, s *State, ids []AccountID)) {
+	for _, n := range scaleSizes(b) {
+		s, ids := scaleState(b, n)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			f(b, s.View(), ids)
+		})
+	}
+}
+
+// scalePools are the pools of spec lending §13 with the prices that the state
+// begins at.
+var scalePools = []struct {
+	id       string
+	decimals uint8
+	price    string
+	lt, ltv  uint64
+	bonus    uint64
+	stable   bool
+}{
+	{"btc", 8, "6000000000000", 7400, 6500, 10500, false},
+	{"eth", 18, "300000000000", 7400, 6500, 10500, false},
+	{"icp", 8, "500000000", 7000, 5000, 10750, false},
+	{"sol", 9, "15000000000", 7000, 6000, 10700, false},
+	{"usdc.eth", 6, "100000000", 7400, 6500, 10500, true},
+	{"usdc.sol", 6, "100000000", 7400, 6500, 10500, true},
+	{"usdt.eth", 6, "100000000", 7400, 6500, 10500, true},
+}
+
+// dice are numbers that are the same in every run.
+type dice struct {
+	seed [32]byte
+	used int
+}
+
+func newDice(what string, i int) dice { return dice{seed: sha256.Sum256(fmt.Append(nil, what, i))} }
+
+func (d *dice) roll(n uint64) uint64 {
+	if d.used+8 > len(d.seed) {
+		d.seed, d.used = sha256.Sum256(d.seed[:]), 0
+	}
+	v := binary.BigEndian.Uint64(d.seed[d.used:])
+	d.used += 8
+	return v % n
+}
+
+// scaleState holds count accounts: two collaterals and a debt, or one and two,
+// at health factors spread evenly from 1.004 to 3. A whale's supply is what
+// they borrow.
+func scaleState(tb testing.TB, count int) (*State, []AccountID) {
+	tb.Helper()
+	s := &State{Millis: 1_700_000_000_000, Params: DefaultParams(), Version: 1, NextOutflow: 1, NextBatch: 1}
+	s.Genesis.Chains = []ChainParam{{Name: "btc", Final: 6}, {Name: "eth"}, {Name: "icp"}, {Name: "sol"}}
+	for _, p := range scalePools {
+		chain := p.id
+		if p.stable {
+			chain = p.id[len(p.id)-3:]
+		}
+		a := AssetParam{ID: p.id, Decimals: p.decimals, Chain: chain, Stable: p.stable}
+		param := PoolParam{
+			Asset: p.id, Base: 100, Opt: 8000, S1: 400, S2: 10000, RF: 1000, LTV: p.ltv, LT: p.lt, Bonus: p.bonus, LiqFee: 1000,
+			MinSupply: fixed.New(1), MinBorrow: fixed.New(1), MinWithdraw: fixed.New(1), SameAsset: true,
+		}
+		if err := param.Validate(); err != nil {
+			tb.Fatal(err)
+		}
+		s.Genesis.Assets, s.Genesis.Pools = append(s.Genesis.Assets, a), append(s.Genesis.Pools, param)
+		s.Pools.put(p.id, newPool(param, a, s.Time()))
+		price(s, p.id, p.price)
+	}
+	s.Cluster = s.Genesis.Hash()
+	s.Epochs = []Epoch{{}}
+	ids := make([]AccountID, count)
+	for i := range count {
+		s.addScaleAccount(i)
+		ids[i] = scaleID(i)
+	}
+	whale := Account{ID: scaleID(-1), Wallets: []string{scaleWallet(-1)}, Nonce: 1}
+	for _, p := range s.Pools.all() { // as much again as is owed, and then some
+		if p.DebtShares.IsZero() {
+			continue
+		}
+		whale.Positions = append(whale.Positions, Position{Pool: p.Param.Asset, Supply: must(fixed.MulDivCeil(p.DebtShares, fixed.New(3), fixed.New(1)))})
+	}
+	for _, at := range whale.Positions {
+		s.addShares(at)
+	}
+	s.Accounts.put(whale.ID, whale)
+	for id, p := range s.Pools.all() {
+		p.Cash = must(fixed.Add(p.SupplyShares, fixed.New(1_000_000)))
+		p.Cash = must(fixed.Sub(p.Cash, p.DebtShares))
+		s.Pools.put(id, p)
+	}
+	if code := s.refreshRates(); code != OK {
+		tb.Fatal(code)
+	}
+	if err := s.checkLending(); err != nil {
+		tb.Fatal(err)
+	}
+	return s, ids
+}
+
+func scaleID(i int) AccountID {
+	h := sha256.Sum256(fmt.Append(nil, "account", i))
+	return hex.EncodeToString(h[:16])
+}
+
+func scaleWallet(i int) string {
+	h := sha256.Sum256(fmt.Append(nil, "wallet", i))
+	if i%2 == 0 {
+		return "eip155:1:0x" + hex.EncodeToString(h[:20])
+	}
+	return "bip122:000000000019d6689c085ae165831e93:bc1q" + hex.EncodeToString(h[:19])
+}
+
+func (s *State) addShares(at Position) {
+	p := s.Pools.at(at.Pool)
+	p.SupplyShares = must(fixed.Add(p.SupplyShares, at.Supply))
+	p.DebtShares = must(fixed.Add(p.DebtShares, at.Debt))
+	s.Pools.put(at.Pool, p)
+}
+
+func (s *State) addScaleAccount(i int) {
+	d := newDice("positions", i)
+	a := Account{ID: scaleID(i), Wallets: []string{scaleWallet(i)}, Nonce: 1 + d.roll(50), Opened: s.Millis - d.roll(1e10), Active: s.Millis, Credited: true}
+	first := d.roll(7)
+	second := (first + 1 + d.roll(3)) % 7
+	third := (second + 1 + d.roll(2)) % 7
+	units := func(pool, value uint64) fixed.Int { // of value, USD · 10⁸
+		p := scalePools[pool]
+		return must(fixed.MulDivFloor(fixed.New(value), must(fixed.Pow10(p.decimals)), n(p.price)))
+	}
+	const usd = 100_000_000
+	one, two := (100+d.roll(50_000))*usd, (100+d.roll(50_000))*usd
+	hf := 1_004 + d.roll(1_996) // thousandths
+	at := map[uint64]Position{}
+	if i%2 == 0 {
+		debt := (one*scalePools[first].lt + two*scalePools[second].lt) / hf / 10
+		at[first], at[second] = Position{Supply: units(first, one)}, Position{Supply: units(second, two)}
+		at[third] = Position{Debt: units(third, debt)}
+	} else {
+		debt := one * scalePools[first].lt / hf / 10
+		at[first] = Position{Supply: units(first, one)}
+		at[second], at[third] = Position{Debt: units(second, debt/3)}, Position{Debt: units(third, debt-debt/3)}
+	}
+	for pool := range uint64(7) {
+		if p, ok := at[pool]; ok {
+			p.Pool = scalePools[pool].id
+			a.Positions = append(a.Positions, p)
+			s.addShares(p)
+		}
+	}
+	s.Accounts.put(a.ID, a)
+}
+
+// heap is what is in use after a collection.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func BenchmarkScaleHeap(b *testing.B) {
+	for _, n := range scaleSizes(b) {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for range b.N {
+				before := heap()
+				s, ids := scaleState(b, n)
+				ids = nil
+				after := heap()
+				b.ReportMetric(float64(after-before)/1e6, "MB")
+				b.ReportMetric(float64(after-before)/float64(n), "B/account")
+				runtime.KeepAlive(s)
+				runtime.KeepAlive(ids)
+			}
+		})
+	}
+}
+
+// Operations as a command runs them: an overlay, the operation, the rates, the
+// books; without decoding and signature.
+func BenchmarkScaleOperation(b *testing.B) {
+	whale := scaleID(-1)
+	pool := func(i int) string { return scalePools[i%len(scalePools)].id }
+	for _, op := range []struct {
+		name string
+		run  func(s *State, who AccountID, i int) Code
+	}{
+		{"supply", func(s *State, who AccountID, i int) Code {
+			_, code := s.supply(who, pool(i), fixed.New(1000))
+			return code
+		}},
+		{"repay", func(s *State, who AccountID, i int) Code {
+			_, code := s.repay(who, s.Accounts.at(who).owes(), fixed.New(1))
+			return code
+		}},
+		{"withdraw", func(s *State, who AccountID, i int) Code {
+			_, code := s.withdraw(whale, pool(i), fixed.New(1), false)
+			return code
+		}},
+		{"borrow", func(s *State, who AccountID, i int) Code {
+			_, code := s.borrow(who, s.Accounts.at(who).owes(), fixed.New(1))
+			return code
+		}},
+	} {
+		b.Run(op.name, func(b *testing.B) {
+			atScale(b, func(b *testing.B, s *State, ids []AccountID) {
+				refused := 0
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := range b.N {
+					x := &execution{s: s.View()}
+					code := x.guard("operation", func(x *execution) Code {
+						if code := op.run(x.s, ids[(i*7919)%len(ids)], i); code != OK {
+							return code
+						}
+						return x.s.refreshRates()
+					})
+					if code != OK {
+						refused++
+					}
+					*s = *x.s
+				}
+				b.ReportMetric(float64(refused)/float64(b.N), "refused")
+			})
+		})
+	}
+}
+
+// owes is a pool in which the account owes.
+func (a Account) owes() string {
+	for _, p := range a.Positions {
+		if !p.Debt.IsZero() {
+			return p.Pool
+		}
+	}
+	return ""
+}
+
+// Accrual and rates of all pools, as every 15 s.
+func BenchmarkScaleTick(b *testing.B) {
+	atScale(b, func(b *testing.B, s *State, _ []AccountID) {
+		for range b.N {
+			s.Millis += 15_000
+			x := &execution{s: s.View()}
+			x.tick()
+			*s = *x.s
+		}
+	})
+}
