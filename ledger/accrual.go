@@ -62,6 +62,7 @@ func (p Pool) accrue(now uint64) Pool {
 		p.Frozen = true
 		return p
 	}
+	p.Uninsured = c.Add(p.Uninsured, c.Sub(treasury, p.TreasuryShares))
 	p.SupplyIndex, p.BorrowIndex, p.TreasuryShares = supplyIndex, borrowIndex, treasury
 	return p
 }

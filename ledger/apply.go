@@ -43,6 +43,7 @@ func NewState(g Genesis) (*State, error) {
 		s.Pools.put(p.Asset, newPool(p, a, s.Time()))
 	}
 	s.LastTick = s.Time() / accrualSeconds
+	s.LastInsured = s.Time() / insuranceSeconds
 	return s, nil
 }
 

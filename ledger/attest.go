@@ -73,6 +73,8 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).testSig)
 	case KindFlip:
 		return handle(x, a, (*execution).flip)
+	case KindRepaySeen:
+		return handle(x, a, (*execution).repaySeen)
 	}
 	return Malformed
 }
@@ -154,6 +156,7 @@ func (x *execution) prices(m MemberID, reports []PriceReport) Code {
 		return Malformed
 	}
 	code := Malformed
+	closed := false
 	for _, r := range reports {
 		if _, ok := s.Genesis.Asset(r.Asset); !ok || r.Price.IsZero() || r.Observed > s.Millis ||
 			s.Millis-r.Observed > reportMaxMillis || r.Round > s.Time()/s.Params.RoundSeconds {
@@ -176,7 +179,12 @@ func (x *execution) prices(m MemberID, reports []PriceReport) Code {
 			continue
 		}
 		s.Seats.put(m.String(), seat)
-		x.closeRound(r.Asset, r.Round)
+		closed = x.closeRound(r.Asset, r.Round) || closed
+	}
+	if closed { // spec: lending §6.7, price
+		s.sync()
+		s.refreshRates()
+		x.noteDips()
 	}
 	return code
 }
@@ -184,12 +192,13 @@ func (x *execution) prices(m MemberID, reports []PriceReport) Code {
 // closeRound closes round r of an asset as soon as 2f+1 members reported it.
 // Later reports of the round change nothing. The reports that made the price
 // are effects and stay in the state until the next round, so that whoever holds
-// them can recompute what followed from it.
-func (x *execution) closeRound(asset string, round uint64) {
+// them can recompute what followed from it. It reports whether it closed the
+// round.
+func (x *execution) closeRound(asset string, round uint64) bool {
 	s := x.s
 	old, had := s.Prices.get(asset)
 	if had && round <= old.Round {
-		return
+		return false
 	}
 	e := s.Epoch()
 	var used []Reported
@@ -201,7 +210,7 @@ func (x *execution) closeRound(asset string, round uint64) {
 		}
 	}
 	if len(used) < 2*e.F+1 {
-		return
+		return false
 	}
 	ps := make([]fixed.Int, len(used))
 	for i, r := range used {
@@ -209,6 +218,9 @@ func (x *execution) closeRound(asset string, round uint64) {
 	}
 	slices.SortFunc(ps, fixed.Int.Cmp)
 	n := Price{Low: ps[(len(ps)-1)/2], High: ps[len(ps)/2], Millis: s.Millis, Round: round}
+	if s.Params.OnePrice {
+		n.High = n.Low
+	}
 	if had {
 		n = s.suspect(old, n)
 	}
@@ -224,6 +236,7 @@ func (x *execution) closeRound(asset string, round uint64) {
 	if n.Alert != 0 && old.Alert == 0 {
 		x.emit(Event{Name: "price-alert", Asset: asset, Amount: n.Low.String(), Note: n.TWAP.String()})
 	}
+	return true
 }
 
 // reportNote names a report in an event: round, member, when it was observed.

@@ -47,6 +47,7 @@ const (
 	KindShareReady Kind = 12 // ShareReady: every member of the new epoch
 	KindTestSig    Kind = 13 // TestSig: every member of the new epoch
 	KindFlip       Kind = 14 // Certificate: itself
+	KindRepaySeen  Kind = 15 // RepaySeenFact: fact, FactQuorum
 )
 
 // Attestation is a member's signed word.

@@ -65,7 +65,9 @@ func TestBrokenIntent(t *testing.T) {
 // advanced, the other tasks of the tick ran.
 func TestBrokenTick(t *testing.T) {
 	c, _, borrower := lent(t)
+	c.tick(15_000 - c.s.Millis%15_000 + 1000)
 	spoilRates(c)
+	c.all(KindClock, Clock{Millis: c.s.Millis + 5000})
 	if code := c.ask(borrower, c.payout(address.ActionWithdraw, "btc", "1000000", payeeBTC(1), "10000")); code != OK && code != Broken {
 		t.Fatal(code)
 	}

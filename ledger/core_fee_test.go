@@ -12,7 +12,7 @@ func TestFeeLossBeyondCash(t *testing.T) {
 	c := running(t)
 	x := &execution{s: c.s.View()}
 	p := x.s.Pools.at("btc")
-	p.Cash, p.SupplyShares, p.TreasuryShares = fixed.New(100), fixed.New(60), fixed.New(40)
+	p.Cash, p.Credited, p.SupplyShares, p.TreasuryShares = fixed.New(100), fixed.New(100), fixed.New(60), fixed.New(40)
 	x.s.Pools.put("btc", p)
 	x.bookFee("btc", fixed.Int{}, fixed.New(300))
 	p = x.s.Pools.at("btc")

@@ -63,7 +63,24 @@ type Params struct {
 	TWAPAlertBps          uint64 `cbor:"37,keyasint"` // distance from the 30-minute average that is an alert; 0: none
 
 	EIP712 bool `cbor:"30,keyasint"` // whether requests may be signed by that scheme (spec: requests §2)
+
+	// The policy layer (spec: lending §8.4). The zero value of each is off: the
+	// operation alone.
+	FirstDipSeconds  uint64      `cbor:"20,keyasint"` // most that a first dip below HF 1 is spared; 0 or 15 to 60
+	RepayGraceSec    uint64      `cbor:"21,keyasint"` // how long a repayment on its way protects its amount; at most 3600
+	NotClosing       bool        `cbor:"22,keyasint"` // a liquidation that would lower HF must clear a leg
+	FreezeDeficitBps uint64      `cbor:"23,keyasint"` // Deficit beyond this share of the claims freezes a pool
+	TargetHF         fixed.Int   `cbor:"24,keyasint"` // WAD: a liquidation repays no more than leads there; 0 or at least 1
+	OnePrice         bool        `cbor:"25,keyasint"` // debt too is weighed at the lower middle (two prices: off)
+	UnfinalCounts    bool        `cbor:"26,keyasint"` // supply below finality is collateral (final collateral: off)
+	LiquidatorSec    uint64      `cbor:"27,keyasint"` // for so long a liquidator's outflows pass gates at every plan (spec: outflows R-12)
+	InsuranceBps     uint64      `cbor:"28,keyasint"` // of reserve-factor income, swept to the insurance account
+	Insurance        []AccountID `cbor:"29,keyasint"` // may cover deficits; the first earns the sweep. At most MaxInsurance
 }
+
+// MaxInsurance is how many accounts may be named in Params.Insurance: one earns,
+// the others are for a change of hands.
+const MaxInsurance = 8
 
 // DefaultParams are the values of the specifications.
 func DefaultParams() Params {
@@ -71,7 +88,8 @@ func DefaultParams() Params {
 		PresenceMillis: 15_000, AttemptMillis: 300_000, FeeMaxAgeMillis: 600_000,
 		PriceMaxAge: 120, LiquidationAge: 900, RoundSeconds: 15, DeviationBps: 500,
 		ExpirySeconds: 600, QueueSeconds: 86_400, MinCoin: 546, SweepMultiple: 10,
-		TWAPAlertBps: 250, // below the 2.85 % of 2026-03-10 that no one-round rule saw (spec: lending §12.5)
+		TWAPAlertBps:    250, // below the 2.85 % of 2026-03-10 that no one-round rule saw (spec: lending §12.5)
+		FirstDipSeconds: 60, FreezeDeficitBps: 50, LiquidatorSec: 86_400, InsuranceBps: 2_000,
 	}
 }
 

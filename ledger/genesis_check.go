@@ -1,11 +1,14 @@
 package ledger
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
 // The word of a chain in derivation paths, parameters and attestations.
@@ -79,6 +82,44 @@ func (g Genesis) Validate() error {
 	p := g.Params
 	if p.PresenceMillis == 0 || p.AttemptMillis == 0 || p.FeeMaxAgeMillis == 0 || p.RoundSeconds == 0 || p.ExpirySeconds == 0 {
 		return errors.New("a period among the parameters is zero")
+	}
+	return p.validatePolicy()
+}
+
+// Bounds of the policy layer (spec: lending §8.4).
+const (
+	minFirstDipSeconds  = 15 // one round
+	maxFirstDipSeconds  = 60
+	maxRepayGraceSec    = 3_600
+	maxLiquidatorSec    = 7 * 86_400
+	maxTargetPercent    = 200 // of HF 1: beyond it a liquidation would close sound loans
+	maxInsuranceBps     = 10_000
+	maxFreezeDeficitBps = 10_000
+)
+
+// validatePolicy says which bound a parameter of the policy layer breaks.
+func (p Params) validatePolicy() error {
+	most := must(fixed.MulDivFloor(fixed.Wad, fixed.New(maxTargetPercent), fixed.New(100)))
+	switch {
+	case p.FirstDipSeconds != 0 && p.FirstDipSeconds < minFirstDipSeconds || p.FirstDipSeconds > maxFirstDipSeconds:
+		return fmt.Errorf("first-dip grace of %d s, want 0 or %d to %d", p.FirstDipSeconds, minFirstDipSeconds, maxFirstDipSeconds)
+	case p.RepayGraceSec > maxRepayGraceSec:
+		return fmt.Errorf("repay grace of %d s, at most %d", p.RepayGraceSec, maxRepayGraceSec)
+	case p.LiquidatorSec > maxLiquidatorSec:
+		return fmt.Errorf("gates on liquidators for %d s, at most %d", p.LiquidatorSec, maxLiquidatorSec)
+	case p.FreezeDeficitBps > maxFreezeDeficitBps:
+		return fmt.Errorf("freeze on deficit at %d bps, at most %d", p.FreezeDeficitBps, maxFreezeDeficitBps)
+	case !p.TargetHF.IsZero() && (p.TargetHF.Less(fixed.Wad) || most.Less(p.TargetHF)):
+		return fmt.Errorf("target HF %s, want 0 or %s to %s", p.TargetHF, fixed.Wad, most)
+	case p.InsuranceBps > maxInsuranceBps:
+		return fmt.Errorf("insurance share %d bps, at most %d", p.InsuranceBps, maxInsuranceBps)
+	case len(p.Insurance) > MaxInsurance:
+		return fmt.Errorf("%d insurance accounts, at most %d", len(p.Insurance), MaxInsurance)
+	}
+	for i, id := range p.Insurance {
+		if b, err := hexBytes16(id); err != nil || hex.EncodeToString(b[:]) != id || slices.Contains(p.Insurance[:i], id) {
+			return fmt.Errorf("insurance account %q: want 32 lower-case hex digits, once", id)
+		}
 	}
 	return nil
 }

@@ -71,6 +71,7 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 func (x *execution) credit(in Inflow) {
 	s := x.s
 	in.State = InflowCredited
+	s.Seen.delete(seenKey(in.Account, in.ID))
 	before := s.supplyShares(in.Account, in.Asset)
 	var reason string
 	if in.Purpose == PurposeRepay {

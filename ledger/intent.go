@@ -135,7 +135,8 @@ func (s *State) prelude(in *Intent) (request, *Stored, Code) {
 	if r.Nonce != acc.Nonce {
 		return r, nil, BadNonce
 	}
-	pays := r.Action == address.ActionBorrow || r.Action == address.ActionWithdraw || r.Action == address.ActionClaim
+	pays := r.Action == address.ActionBorrow || r.Action == address.ActionWithdraw || r.Action == address.ActionClaim ||
+		r.AutoWithdrawTo.Address != ""
 	if open && s.Accounts.len() >= maxAccounts || pays && s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
 		return r, nil, Limit // nonce unchanged: the same text may be sent again
 	}
@@ -164,6 +165,10 @@ func (x *execution) operate(r request) Code {
 		return OK
 	case address.ActionBorrow, address.ActionWithdraw, address.ActionClaim:
 		return x.payOut(r)
+	case address.ActionLiquidate:
+		return x.liquidate(r)
+	case address.ActionCoverDeficit:
+		return x.cover(r)
 	case address.ActionCancelOutflow:
 		return x.cancelOutflow(r)
 	}
@@ -235,8 +240,8 @@ func (x *execution) payOut(r request) Code {
 	case !s.paysEnough(o.Asset, o.Gross, maxFee):
 		return BelowMin
 	}
+	x.newOutflow(o) // before the rates: its id is older than a freeze that it brings about
 	s.refreshRates()
-	x.newOutflow(o)
 	return OK
 }
 

@@ -21,12 +21,13 @@ func (s *State) book(id AccountID, pool string) (Account, Pool, Code) {
 	return a, p, OK
 }
 
-// store writes both back and turns an error of arithmetic into its code.
+// store writes both back, a as it was before with at in place of its position,
+// and turns an error of arithmetic into its code.
 func (s *State) store(c *fixed.Calc, a Account, at Position, p Pool) Code {
 	if c.Err() != nil {
 		return Arith
 	}
-	s.Accounts.put(a.ID, a.withPosition(at))
+	s.Accounts.put(a.ID, a.noteHeld(p, at.Supply).withPosition(at))
 	s.Pools.put(at.Pool, p)
 	return OK
 }
@@ -71,8 +72,13 @@ func (s *State) creditSupply(id AccountID, pool string, amount fixed.Int) (reaso
 	}
 	if why != "" {
 		s.Accounts.put(id, a)
+		if p.Credited = c.Add(p.Credited, amount); c.Err() != nil {
+			return "", Arith
+		}
+		s.Pools.put(pool, p)
 		return string(why), s.suspend(id, pool, amount, string(why))
 	}
+	p.Credited = c.Add(p.Credited, amount)
 	at.Supply = c.Add(at.Supply, minted)
 	p.SupplyShares = c.Add(p.SupplyShares, minted)
 	p.Cash = c.Add(p.Cash, amount)
@@ -85,11 +91,15 @@ func (s *State) suspend(id AccountID, asset string, amount fixed.Int, reason str
 		return OK
 	}
 	key := id + "/" + asset
-	sum, err := fixed.Add(s.Suspense.at(key).Amount, amount)
-	if err != nil {
+	p := s.Pools.at(asset)
+	var c fixed.Calc
+	sum := c.Add(s.Suspense.at(key).Amount, amount)
+	p.Suspended = c.Add(p.Suspended, amount)
+	if c.Err() != nil {
 		return Arith
 	}
 	s.Suspense.put(key, Suspended{Amount: sum, Reason: reason})
+	s.Pools.put(asset, p)
 	return OK
 }
 
@@ -101,10 +111,14 @@ func (s *State) repay(id AccountID, pool string, amount fixed.Int) (reason strin
 	if code != OK {
 		return "", code
 	}
-	excess, err := fixed.Sub(amount, paid)
-	if err != nil {
+	p := s.Pools.at(pool)
+	var c fixed.Calc
+	p.Credited = c.Add(p.Credited, paid)
+	excess := c.Sub(amount, paid)
+	if c.Err() != nil {
 		return "", Arith
 	}
+	s.Pools.put(pool, p)
 	if excess.IsZero() {
 		return "", OK
 	}
@@ -142,8 +156,10 @@ func (s *State) claim(id AccountID, asset string) (amount fixed.Int, code Code) 
 	if !ok {
 		return fixed.Int{}, InsufficientBalance
 	}
-	var err error
-	if p.Reserved, err = fixed.Add(p.Reserved, entry.Amount); err != nil {
+	var c fixed.Calc
+	p.Reserved = c.Add(p.Reserved, entry.Amount)
+	p.Suspended = c.Sub(p.Suspended, entry.Amount)
+	if c.Err() != nil {
 		return fixed.Int{}, Arith
 	}
 	s.Suspense.delete(key)
@@ -184,8 +200,16 @@ func (s *State) withdraw(id AccountID, pool string, amount fixed.Int, max bool) 
 		return gross, Arith
 	case at.Supply.Less(burn) || burn.IsZero():
 		return gross, InsufficientBalance
-	case p.Cash.Less(amount):
+	}
+	if left, limited := s.mayWithdraw(a, p); limited && left.Less(amount) {
+		return gross, DeficitLimit
+	}
+	if p.Cash.Less(amount) {
 		return gross, NoLiquidity
+	}
+	a, err := a.withdrew(p, amount)
+	if err != nil {
+		return gross, Arith
 	}
 	at.Supply = c.Sub(at.Supply, burn)
 	p.SupplyShares = c.Sub(p.SupplyShares, burn)
@@ -264,8 +288,10 @@ func (s *State) outflowDone(pool string, gross fixed.Int) Code {
 	if !ok {
 		return UnknownPool
 	}
-	var err error
-	if p.Reserved, err = fixed.Sub(p.Reserved, gross); err != nil {
+	var c fixed.Calc
+	p.Reserved = c.Sub(p.Reserved, gross)
+	p.PaidOut = c.Add(p.PaidOut, gross)
+	if c.Err() != nil {
 		return Arith
 	}
 	s.Pools.put(pool, p)
@@ -320,7 +346,9 @@ func (s *State) refund(o Outflow, spent fixed.Int, waive bool) (r refunded, code
 	case OutflowRefund:
 		return r, s.suspend(o.Account, o.Asset, back, "REFUND")
 	case OutflowWithdraw:
-		r.Minted, code = s.mint(o.Account, o.Asset, back)
+		if r.Minted, code = s.mint(o.Account, o.Asset, back); code == OK {
+			s.returned(o, back)
+		}
 		return r, code
 	case OutflowBorrow:
 		if waive {

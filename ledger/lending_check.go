@@ -3,18 +3,27 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
-// checkBook verifies I1 of one pool: what suppliers and treasury may claim is
-// covered by cash, debt and recognised deficit, exactly (spec: lending §14).
+// checkBook verifies I1 and I7 of one pool (spec: lending §14): what suppliers and
+// treasury may claim is covered by cash, debt and recognised deficit, exactly;
+// and every unit ever credited is in cash, reserved, in suspense, paid out, or
+// was lost to a chain's fee.
 func checkBook(p *Pool) error {
 	var c fixed.Calc
 	claims := fixed.Product(c.Add(p.SupplyShares, p.TreasuryShares), p.SupplyIndex)
 	assets := c.AddMul(fixed.Product(c.Add(p.Cash, p.Deficit), fixed.Ray), p.DebtShares, p.BorrowIndex)
 	if c.Err() != nil {
 		return fmt.Errorf("%w: I4, pool %s: %w", errLending, p.Param.Asset, c.Err())
+	}
+	from := c.Add(p.Credited, p.FeeGains)
+	to := c.Add(c.Add(p.Cash, p.Reserved), c.Add(c.Add(p.Suspended, p.PaidOut), p.FeeLosses))
+	if c.Err() != nil || from != to {
+		return fmt.Errorf("%w: I7, pool %s: credited %s and fees won %s, but cash %s, reserved %s, suspended %s, paid %s and fees lost %s",
+			errLending, p.Param.Asset, p.Credited, p.FeeGains, p.Cash, p.Reserved, p.Suspended, p.PaidOut, p.FeeLosses)
 	}
 	if assets.Less(claims) {
 		return fmt.Errorf("%w: I1, pool %s: claims %s exceed assets %s", errLending, p.Param.Asset, claims, assets)
@@ -23,7 +32,7 @@ func checkBook(p *Pool) error {
 }
 
 // checkTouched verifies what a command could have broken since before: I1, I2,
-// I3 and I5 of each pool that it touched, be it on one side only. It walks no
+// I3, I5 and I7 of each pool that it touched, be it on one side only. It walks no
 // accounts and no outflows: their tables know what they add up to.
 func (s *State) checkTouched(before *State) error {
 	for id, p := range s.Pools.rows() {
@@ -60,7 +69,7 @@ func (s *State) checkSums(id string, p *Pool) error {
 	return nil
 }
 
-// checkLending verifies I1 to I5 (spec: lending §14) by walking everything, and
+// checkLending verifies I1 to I5 and I7 (spec: lending §14) by walking everything, and
 // with it the sums that checkTouched relies on. I4, nothing negative and
 // all below 2¹²⁸, is what fixed.Int is.
 func (s *State) checkLending() error {
@@ -92,6 +101,11 @@ func (s *State) checkLending() error {
 			sums[o.Asset] = t
 		}
 	}
+	suspended := map[string]fixed.Int{}
+	for key, e := range s.Suspense.all() {
+		asset := key[strings.IndexByte(key, '/')+1:]
+		suspended[asset] = c.Add(suspended[asset], e.Amount)
+	}
 	if c.Err() != nil {
 		return fmt.Errorf("%w: I4, sums: %w", errLending, c.Err())
 	}
@@ -103,6 +117,9 @@ func (s *State) checkLending() error {
 		}
 		if t.debt != p.DebtShares {
 			err = errors.Join(err, fmt.Errorf("I3, pool %s: accounts owe %s DebtShares of %s", id, t.debt, p.DebtShares))
+		}
+		if suspended[id] != p.Suspended {
+			err = errors.Join(err, fmt.Errorf("I7, pool %s: %s in suspense, counted %s", id, suspended[id], p.Suspended))
 		}
 		if t.reserved != p.Reserved {
 			err = errors.Join(err, fmt.Errorf("I5, pool %s: open outflows of %s, reserved %s", id, t.reserved, p.Reserved))

@@ -415,7 +415,7 @@ func liquidationVector(f fields) any {
 		f.t.Error("other limits than ours")
 	}
 	legs, coll, debt := legsOf(f), int(f.u64("coll")), int(f.u64("debt"))
-	r, code := seize(legs, coll, debt, f.int("to_cover"), f.u64("bonus_bps"), f.u64("fee_bps"))
+	r, code := seize(legs, coll, debt, f.int("to_cover"), seizeRules{Bonus: f.u64("bonus_bps"), Fee: f.u64("fee_bps")})
 	if code != OK {
 		return answer{"err": code}
 	}

@@ -22,9 +22,52 @@ type seizure struct {
 	HF          fixed.Int // before, WAD
 }
 
+// seizeRules is what one seizure depends on beside the legs and the amount. The
+// fields below the first two are the policy layer's (spec: lending §8.4); their
+// zero values are off.
+type seizeRules struct {
+	Bonus   uint64    `json:"bonusBps"`            // of the collateral pool
+	Fee     uint64    `json:"feeBps"`              // of the collateral pool
+	Target  fixed.Int `json:"targetHf"`            // WAD; Target HF
+	Covered fixed.Int `json:"covered"`             // base units of the debt that repayments on their way protect
+	Closing bool      `json:"notClosing,omitzero"` // NOT_CLOSING
+}
+
 // seize computes a liquidation of the debt leg against the collateral leg of
-// one account (spec: lending §8.2): HEALTHY, NO_COLLATERAL, NO_DEBT, DUST.
-func seize(legs []leg, coll, debt int, requested fixed.Int, bonusBps, feeBps uint64) (seizure, Code) {
+// one account (spec: lending §8.2): HEALTHY, NO_COLLATERAL, NO_DEBT, GRACE, DUST,
+// NOT_CLOSING. Limits of the policy layer never make a liquidation impossible
+// that they only mean to make smaller: where their amount would leave dust, they
+// do not bind.
+func seize(legs []leg, coll, debt int, requested fixed.Int, rules seizeRules) (seizure, Code) {
+	if rules.Target.IsZero() {
+		return seizeUpTo(legs, coll, debt, requested, rules)
+	}
+	h, err := weigh(legs)
+	if err != nil {
+		return seizure{}, Arith
+	}
+	limited := requested
+	if coll >= 0 && debt >= 0 && !legs[debt].Debt.IsZero() {
+		var c fixed.Calc
+		value, ok, err := targetRepay(h.DebtValue, h.SumLT, legs[coll].LT, rules.Bonus, rules.Target)
+		if err != nil {
+			return seizure{}, Arith
+		}
+		if ok {
+			limited = requested.Min(c.MulDivCeil(value, c.Pow10(legs[debt].Decimals), legs[debt].High))
+		}
+		if c.Err() != nil {
+			return seizure{}, Arith
+		}
+	}
+	r, code := seizeUpTo(legs, coll, debt, limited, rules)
+	if code == Dust && limited.Less(requested) {
+		return seizeUpTo(legs, coll, debt, requested, rules)
+	}
+	return r, code
+}
+
+func seizeUpTo(legs []leg, coll, debt int, requested fixed.Int, rules seizeRules) (seizure, Code) {
 	h, err := weigh(legs)
 	if err != nil {
 		return seizure{}, Arith
@@ -44,13 +87,22 @@ func seize(legs []leg, coll, debt int, requested fixed.Int, bonusBps, feeBps uin
 	cp, dp := col.Low, deb.High
 	cu, du := c.Pow10(col.Decimals), c.Pow10(deb.Decimals)
 	cv, dv := c.Int(col.collValue(cb)), c.Int(deb.debtValue(db))
-	bonus := fixed.New(bonusBps)
+	bonus := fixed.New(rules.Bonus)
 
 	r := seizure{CloseFactor: bpsScale, MaxDebt: db, HF: *h.HF}
 	if !cv.Less(closeFully) && !dv.Less(closeFully) && closeFactorHF.Less(*h.HF) {
 		r.CloseFactor, _ = closeFactor.Uint64()
 		if limit := c.MulDivFloor(h.DebtValue, closeFactor, fixed.Bps); limit.Less(dv) {
 			r.MaxDebt = c.MulDivFloor(limit, du, dp)
+		}
+	}
+	if rules.protects(c.Int(deb.debtValue(rules.Covered)), *h.HF) {
+		open := fixed.Int{}
+		if rules.Covered.Less(db) {
+			open = c.Sub(db, rules.Covered)
+		}
+		if r.MaxDebt = r.MaxDebt.Min(open); open.IsZero() {
+			return seizure{}, Grace
 		}
 	}
 	r.Repaid = requested.Min(r.MaxDebt)
@@ -62,13 +114,16 @@ func seize(legs []leg, coll, debt int, requested fixed.Int, bonusBps, feeBps uin
 		r.Repaid = c.MulDivCeil(worth, fixed.Bps, bonus)
 	}
 	part := c.Sub(r.Seized, c.MulDivFloor(r.Seized, fixed.Bps, bonus))
-	r.Fee = c.MulDivCeil(part, fixed.New(feeBps), fixed.Bps)
+	r.Fee = c.MulDivCeil(part, fixed.New(rules.Fee), fixed.Bps)
 
 	if r.Repaid != db && r.Seized != cb {
 		left := c.Int(deb.debtValue(c.Sub(db, r.Repaid)))
 		rest := c.Int(col.collValue(c.Sub(cb, r.Seized)))
 		if left.Less(minLeftover) || rest.Less(minLeftover) {
 			return seizure{}, Dust
+		}
+		if rules.Closing && h.below(fixed.New(col.LT*rules.Bonus)) {
+			return seizure{}, NotClosing
 		}
 	}
 	if c.Err() != nil {
@@ -77,10 +132,29 @@ func seize(legs []leg, coll, debt int, requested fixed.Int, bonusBps, feeBps uin
 	return r, OK
 }
 
+// protects reports whether repayments on their way, worth value, keep their
+// amount of the debt from being liquidated. Not at HF below 0.95, and not where
+// the protected rest would be dust, or a small coin on its way would stop a
+// liquidation whole.
+func (r seizeRules) protects(value, hf fixed.Int) bool {
+	return !r.Covered.IsZero() && !value.Less(minLeftover) && !hf.Less(closeFactorHF)
+}
+
+// below reports HF < ratio/10⁸, exactly: Σ v·LT·10⁴ < D·ratio. With lt·bonus, the
+// region where a partial liquidation lowers HF. Beyond 512 bits it says so.
+func (h Health) below(ratio fixed.Int) bool {
+	has, err := h.SumLT.Mul(fixed.Bps.Wide())
+	if err != nil {
+		return false
+	}
+	return has.Less(fixed.Product(h.DebtValue, ratio))
+}
+
 // targetRepay is the least debt value to repay so that HF reaches target (WAD)
 // when one collateral is seized for it; 0 if it is there already, at most all
 // of the debt. ok is false where seizing lowers HF faster than repaying raises
-// it (spec: lending §8.4, Target HF). It advises liquidators; nothing enforces it.
+// it (spec: lending §8.4, Target HF). It advises liquidators; nothing enforces it
+// unless Params.TargetHF is set.
 func targetRepay(debtValue fixed.Int, sumLT fixed.Wide, ltBps, bonusBps uint64, target fixed.Int) (value fixed.Int, ok bool, err error) {
 	var c fixed.Calc
 	scale := c.Mul(fixed.Bps, fixed.Bps)
@@ -105,14 +179,18 @@ type liquidation struct {
 	DebtBurnt       fixed.Int // DebtShares of the borrower
 	SharesSeized    fixed.Int // SupplyShares of the borrower
 	SharesToActor   fixed.Int // SupplyShares to the liquidator; the rest is the treasury's
-	BadDebt         []badDebt // ascending by pool
+	BadDebt         []BadDebt // ascending by pool
+
+	rules      seizeRules
+	legs       []leg // of the borrower before, as weighed
+	coll, debt int   // their indices
 }
 
-// badDebt is what one pool lost.
-type badDebt struct {
-	Pool    string
-	Debt    fixed.Int
-	Covered fixed.Int // by TreasuryShares
+// BadDebt is what one pool lost by a liquidation, in base units.
+type BadDebt struct {
+	Pool    string    `json:"pool"`
+	Debt    fixed.Int `json:"debt"`
+	Covered fixed.Int `json:"coveredByTreasury"`
 }
 
 // liquidate repays a borrower's debt out of the liquidator's supply and gives
@@ -123,6 +201,7 @@ func (s *State) liquidate(actor, borrower AccountID, debtPool, collPool string, 
 	if !ok {
 		return l, UnknownAccount
 	}
+	s.sync() // the first of the checks that weigh; a refusal drops it
 	dp, okDebt := s.Pools.get(debtPool)
 	cp, okColl := s.Pools.get(collPool)
 	now := s.Time()
@@ -136,15 +215,9 @@ func (s *State) liquidate(actor, borrower AccountID, debtPool, collPool string, 
 	case now < dp.LiqGraceUntil || now < cp.LiqGraceUntil:
 		return l, Grace
 	}
-	if code := s.fresh(debtor, s.Params.LiquidationAge); code != OK {
+	if code := s.spared(debtor); code != OK {
 		return l, code
 	}
-	for _, at := range debtor.Positions {
-		if s.Suspected(s.Prices.at(at.Pool)) {
-			return l, PriceSuspect
-		}
-	}
-	s.sync()
 	legs, code := s.legs(debtor, asClosed)
 	if code != OK {
 		return l, code
@@ -158,8 +231,12 @@ func (s *State) liquidate(actor, borrower AccountID, debtPool, collPool string, 
 			debt = i
 		}
 	}
-	param := s.Pools.at(collPool).Param
-	if l.seizure, code = seize(legs, coll, debt, amount, param.Bonus, param.LiqFee); code != OK {
+	l.legs, l.coll, l.debt = legs, coll, debt
+	l.rules = seizeRules{
+		Bonus: cp.Param.Bonus, Fee: cp.Param.LiqFee, Target: s.Params.TargetHF, Closing: s.Params.NotClosing,
+		Covered: s.onTheWay(borrower, debtPool),
+	}
+	if l.seizure, code = seize(legs, coll, debt, amount, l.rules); code != OK {
 		return l, code
 	}
 	if code := s.settleClaims(&l, actor, debtor, legs[coll], legs[debt]); code != OK {
@@ -172,6 +249,24 @@ func (s *State) liquidate(actor, borrower AccountID, debtPool, collPool string, 
 	return l, code
 }
 
+// spared is the first code of layer 2 and of the prices that keeps a borrower
+// from being liquidated, whoever asks and for however much: GRACE, PRICE_STALE,
+// PRICE_SUSPECT (spec: lending §6.6, steps 4 and 5).
+func (s *State) spared(debtor Account) Code {
+	if h, code := s.weighAccount(debtor, asClosed); code == OK && s.graced(debtor, h) {
+		return Grace
+	}
+	if code := s.fresh(debtor, s.Params.LiquidationAge); code != OK {
+		return code
+	}
+	for _, at := range debtor.Positions {
+		if s.Suspected(s.Prices.at(at.Pool)) {
+			return PriceSuspect
+		}
+	}
+	return OK
+}
+
 // settleClaims moves the claims of a liquidation: first those of the debt, then
 // those of the collateral, since both may be in one pool.
 func (s *State) settleClaims(l *liquidation, actor AccountID, debtor Account, coll, debt leg) Code {
@@ -180,15 +275,13 @@ func (s *State) settleClaims(l *liquidation, actor AccountID, debtor Account, co
 	if code != OK {
 		return code
 	}
-	own := liquidator.position(debt.Pool)
-	l.LiquidatorBurnt = c.MulDivCeil(l.Repaid, fixed.Ray, p.SupplyIndex)
+	own, owed := liquidator.position(debt.Pool), debtor.position(debt.Pool)
+	counted := s.collateral(debtor, debtor.position(coll.Pool))
+	if err := l.convert(coll, debt, counted, owed.Debt, p.SupplyIndex, p.BorrowIndex, s.Pools.at(coll.Pool).SupplyIndex); err != nil {
+		return Arith
+	}
 	if own.Supply.Less(l.LiquidatorBurnt) {
 		return InsufficientBalance
-	}
-	owed := debtor.position(debt.Pool)
-	l.DebtBurnt = owed.Debt
-	if l.Repaid != debt.Debt {
-		l.DebtBurnt = c.MulDivFloor(l.Repaid, fixed.Ray, p.BorrowIndex)
 	}
 	own.Supply = c.Sub(own.Supply, l.LiquidatorBurnt)
 	owed.Debt = c.Sub(owed.Debt, l.DebtBurnt)
@@ -202,18 +295,29 @@ func (s *State) settleClaims(l *liquidation, actor AccountID, debtor Account, co
 	p = s.Pools.at(coll.Pool)
 	debtor, liquidator = s.Accounts.at(debtor.ID), s.Accounts.at(actor)
 	has, gets := debtor.position(coll.Pool), liquidator.position(coll.Pool)
-	l.SharesSeized = s.collateral(debtor, has) // all that counts, when all is seized
-	if l.Seized != coll.Collateral {
-		l.SharesSeized = c.MulDivCeil(l.Seized, fixed.Ray, p.SupplyIndex)
-	}
-	l.SharesToActor = c.MulDivFloor(c.Sub(l.Seized, l.Fee), fixed.Ray, p.SupplyIndex)
 	treasury := c.Sub(l.SharesSeized, l.SharesToActor)
 	has.Supply = c.Sub(has.Supply, l.SharesSeized)
 	gets.Supply = c.Add(gets.Supply, l.SharesToActor)
 	p.SupplyShares = c.Sub(p.SupplyShares, treasury)
 	p.TreasuryShares = c.Add(p.TreasuryShares, treasury)
-	s.Accounts.put(debtor.ID, debtor.withPosition(has))
+	s.Accounts.put(debtor.ID, debtor.noteHeld(p, has.Supply).withPosition(has))
 	return s.store(&c, liquidator, gets, p)
+}
+
+// convert turns the amounts of a seizure into claims (spec: lending §8.3): those
+// of the liquidator and the debtor in the debt pool, and of the collateral, all
+// that counts where all is seized.
+func (l *liquidation) convert(coll, debt leg, counted, owed, debtSupplyIndex, debtBorrowIndex, collIndex fixed.Int) error {
+	var c fixed.Calc
+	l.LiquidatorBurnt = c.MulDivCeil(l.Repaid, fixed.Ray, debtSupplyIndex)
+	if l.DebtBurnt = owed; l.Repaid != debt.Debt {
+		l.DebtBurnt = c.MulDivFloor(l.Repaid, fixed.Ray, debtBorrowIndex)
+	}
+	if l.SharesSeized = counted; l.Seized != coll.Collateral {
+		l.SharesSeized = c.MulDivCeil(l.Seized, fixed.Ray, collIndex)
+	}
+	l.SharesToActor = c.MulDivFloor(c.Sub(l.Seized, l.Fee), fixed.Ray, collIndex)
+	return c.Err()
 }
 
 // actorGates holds a liquidator who owes something himself to his own gates.
@@ -236,7 +340,7 @@ func (s *State) actorGates(id AccountID) Code {
 // any more: TreasuryShares bear it first, the rest is Deficit (spec: lending
 // §9). Supply that is not final yet counts here, or a deposit on its way would
 // be forgiven.
-func (s *State) writeOff(id AccountID) (lost []badDebt, code Code) {
+func (s *State) writeOff(id AccountID) (lost []BadDebt, code Code) {
 	a := s.Accounts.at(id)
 	legs, code := s.legs(a, asClosed)
 	if code != OK {
@@ -263,7 +367,7 @@ func (s *State) writeOff(id AccountID) (lost []badDebt, code Code) {
 		if code := s.store(&c, s.Accounts.at(id), at, p); code != OK {
 			return nil, code
 		}
-		lost = append(lost, badDebt{Pool: at.Pool, Debt: left, Covered: covered})
+		lost = append(lost, BadDebt{Pool: at.Pool, Debt: left, Covered: covered})
 	}
 	if c.Err() != nil {
 		return nil, Arith
@@ -294,7 +398,7 @@ func (s *State) coverDeficit(id AccountID, pool string, amount fixed.Int) (cover
 	at.Supply = c.Sub(at.Supply, burn)
 	p.SupplyShares = c.Sub(p.SupplyShares, burn)
 	p.Deficit = c.Sub(p.Deficit, covered)
-	return covered, s.store(&c, a, at, p)
+	return covered, s.store(&c, a, at, p.mend(s.Params.FreezeDeficitBps))
 }
 
 // socialise spreads a pool's Deficit over all who hold claims in it: the one
@@ -325,7 +429,7 @@ func (s *State) socialise(pool string) Code {
 	} else if bound.Less(index.Wide()) {
 		index = c.Narrow(bound, nil)
 	}
-	p.SupplyIndex, p.Deficit = index, fixed.Int{}
+	p.SupplyIndex, p.Deficit, p.Impaired.Open = index, fixed.Int{}, false
 	if c.Err() != nil || index.IsZero() {
 		return Arith
 	}

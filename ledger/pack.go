@@ -43,6 +43,13 @@ func (a *Account) fields(p *packing) {
 		p.name(&u.Chain)
 		p.number(&u.Height)
 	})
+	packList(p, &a.Held, func(h *Held) {
+		p.name(&h.Pool)
+		p.number(&h.Epoch)
+		p.amount(&h.Shares)
+		p.amount(&h.Withdrawn)
+	})
+	p.number(&a.Liquidated)
 }
 
 // names are written as one byte, by their place here. It may only grow: a

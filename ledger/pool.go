@@ -47,6 +47,17 @@ type Pool struct {
 	Frozen         bool      `cbor:"17,keyasint"`
 	BorrowEnabled  bool      `cbor:"18,keyasint"`
 	LiqGraceUntil  uint64    `cbor:"19,keyasint"` // ledger time, s
+
+	// Where the asset's coins are, since genesis, so that I7 is exact:
+	// Credited + FeeGains = Cash + Reserved + Suspended + PaidOut + FeeLosses.
+	Credited  fixed.Int `cbor:"20,keyasint"` // inflows booked, suspense included
+	PaidOut   fixed.Int `cbor:"21,keyasint"` // gross of paid outflows
+	FeeGains  fixed.Int `cbor:"22,keyasint"` // cash won because clients paid more fee than the chain took
+	FeeLosses fixed.Int `cbor:"23,keyasint"` // cash lost because the chain took more
+	Suspended fixed.Int `cbor:"24,keyasint"` // sum of the asset's suspense
+
+	Impaired  Impairment `cbor:"25,keyasint"` // freeze on deficit
+	Uninsured fixed.Int  `cbor:"26,keyasint"` // TreasuryShares from the reserve factor since the last insurance sweep
 }
 
 // Account is one client (spec: lending §3). Balances are derived, never stored.
@@ -62,6 +73,9 @@ type Account struct {
 	Credited  bool       `cbor:"9,keyasint"`  // whether a deposit was ever credited
 	Refused   []Refused  `cbor:"10,keyasint"` // destinations that reverted a payout
 	Unfinal   []Unfinal  `cbor:"11,keyasint"` // supply that is no collateral yet, in order of arrival
+
+	Held       []Held `cbor:"20,keyasint"` // what it held when a pool became impaired, sorted by pool
+	Liquidated uint64 `cbor:"21,keyasint"` // ledger time when it last liquidated somebody, ms; 0: never
 }
 
 // Stored is the remembered answer to one request.

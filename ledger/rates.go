@@ -89,13 +89,18 @@ func (p Pool) rates() (borrow, supply fixed.Int, err error) {
 	return borrow, supply, c.Err()
 }
 
-// refreshRates stores the rates that follow from the new state; the last step
-// of every accepted operation. A pool whose rates do not fit keeps its old ones
-// and the answer is ARITH.
+// refreshRates stores the rates that follow from the new state, and freezes a
+// pool whose Deficit has grown too large; the last step of every accepted
+// operation. A pool whose rates do not fit keeps its old ones and the answer is
+// ARITH.
 func (s *State) refreshRates() Code {
 	code := OK
 	for _, id := range s.Pools.keys() {
 		p := s.Pools.at(id)
+		if q := p.impair(s.Params.FreezeDeficitBps, s.NextOutflow); q != p {
+			p = q
+			s.Pools.put(id, p)
+		}
 		borrow, supply, err := p.rates()
 		if err != nil {
 			code = Arith

@@ -271,13 +271,14 @@ func (x *execution) bookFee(pool string, fee, taken fixed.Int) {
 	var c fixed.Calc
 	if taken.Less(fee) {
 		gain := c.Sub(fee, taken)
-		p.Cash = c.Add(p.Cash, gain)
+		p.Cash, p.FeeGains = c.Add(p.Cash, gain), c.Add(p.FeeGains, gain)
 		p.TreasuryShares = c.Add(p.TreasuryShares, c.MulDivFloor(gain, fixed.Ray, p.SupplyIndex))
 	} else if fee.Less(taken) {
 		loss := c.Sub(taken, fee)
 		// Cash may have been reserved for others since the plan. What it cannot bear
 		// is still recognised as Deficit; refusing the fact would halt everything.
-		p.Cash = c.Sub(p.Cash, lesser(loss, p.Cash))
+		lost := lesser(loss, p.Cash)
+		p.Cash, p.FeeLosses = c.Sub(p.Cash, lost), c.Add(p.FeeLosses, lost)
 		burn := lesser(p.TreasuryShares, c.MulDivCeil(loss, fixed.Ray, p.SupplyIndex))
 		covered := lesser(loss, c.MulDivFloor(burn, p.SupplyIndex, fixed.Ray))
 		p.TreasuryShares = c.Sub(p.TreasuryShares, burn)

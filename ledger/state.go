@@ -63,7 +63,10 @@ type State struct {
 
 	Params Params `cbor:"39,keyasint"` // in force: the genesis' until a vote changes them
 
-	Rounds table[string, Rounds] `cbor:"80,keyasint"` // what is kept of closed oracle rounds, by asset
+	Rounds      table[string, Rounds]    `cbor:"80,keyasint"` // what is kept of closed oracle rounds, by asset
+	LastInsured uint64                   `cbor:"50,keyasint"` // the insurance mark of the last sweep (see sweepInsurance)
+	Dips        table[AccountID, Dip]    `cbor:"51,keyasint"` // accounts below HF 1 at the last evaluation
+	Seen        table[string, SeenRepay] `cbor:"52,keyasint"` // repayments on their way, by inflow id
 
 	frozen bool // readers share it; nobody writes to it
 }
@@ -279,6 +282,7 @@ func (s *State) View() *State {
 	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(f), s.Batches.copy(f), s.Coins.copy(f), s.Senders.copy(f), s.Keys.copy(f)
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	v.Rounds = s.Rounds.copy(f)
+	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

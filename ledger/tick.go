@@ -27,6 +27,14 @@ func (x *execution) tick() {
 			x.s.LastTick = mark
 			x.s.sync()
 			x.s.refreshRates()
+			x.noteDips()
+			x.s.forgetSeen()
+		})
+	}
+	if mark := x.s.Time() / insuranceSeconds; mark > x.s.LastInsured {
+		x.task("insure", func(x *execution) {
+			x.s.LastInsured = mark
+			x.sweepInsurance()
 		})
 	}
 	if s = x.s; s.OutflowsHalt != "" || s.Opening != nil {
@@ -69,13 +77,7 @@ func (x *execution) planQueue() {
 // it later, with hindsight, at the old price (spec: outflows R-12). What cannot
 // be evaluated waits; what fails before any plan is refunded.
 func (x *execution) refused(o Outflow) bool {
-	if x.s.Pools.at(o.Asset).Paused {
-		return true
-	}
-	if o.Kind == OutflowRefund {
-		return false
-	}
-	switch x.s.gates(o.Account) {
+	switch x.s.planGates(o) {
 	case OK:
 		return false
 	case HealthFactor, MaxLTV, NoCollateral:
@@ -84,6 +86,28 @@ func (x *execution) refused(o Outflow) bool {
 		}
 	}
 	return true
+}
+
+// planGates is what every plan of an outflow of an account evaluates anew (spec:
+// outflows R-12): PAUSED; of an account that owes, both gates; of one that
+// liquidated lately, that the prices of what it holds and is paid are fresh.
+// Custody's own outflows and claims from suspense depend on no price.
+func (s *State) planGates(o Outflow) Code {
+	if o.Account == "" {
+		return OK
+	}
+	if s.Pools.at(o.Asset).Paused {
+		return Paused
+	}
+	if o.Kind == OutflowRefund {
+		return OK
+	}
+	if a := s.Accounts.at(o.Account); a.Liquidated != 0 && s.Millis-a.Liquidated < s.Params.LiquidatorSec*1000 {
+		if code := s.fresh(a, s.Params.PriceMaxAge, o.Asset); code != OK {
+			return code
+		}
+	}
+	return s.gates(o.Account)
 }
 
 // expireQueue gives back what was never planned within its time.
@@ -175,7 +199,7 @@ func (x *execution) retry(b Batch) {
 		for _, id := range b.Outflows {
 			// A plan whose gates fail must not be signed again; without a cancel it
 			// waits, which costs time and no money.
-			if o := x.s.Outflows.at(id); o.State == Hold || o.Account != "" && o.Kind != OutflowRefund && x.s.gates(o.Account) != OK {
+			if o := x.s.Outflows.at(id); o.State == Hold || x.s.planGates(o) != OK {
 				return
 			}
 		}

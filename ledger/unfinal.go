@@ -36,6 +36,9 @@ func (s *State) unfinal(a Account, pool string) fixed.Int {
 
 // collateral returns the SupplyShares of p that count in gates, HF and seizure.
 func (s *State) collateral(a Account, p Position) fixed.Int {
+	if s.Params.UnfinalCounts {
+		return p.Supply
+	}
 	n, err := fixed.Sub(p.Supply, s.unfinal(a, p.Pool))
 	if err != nil {
 		return fixed.Int{}
