@@ -68,7 +68,9 @@ func (x *execution) intent(in *Intent) Code {
 		x.s.Accounts.put(acc.ID, acc)
 	}
 	first := x.s.NextOutflow
-	code = x.try(func(x *execution) Code { return x.operate(r) })
+	if code = x.try(func(x *execution) Code { return x.operate(r) }); code != OK {
+		x.refuse(r, code)
+	}
 	acc, ok := x.s.Accounts.get(r.account)
 	if !ok {
 		return code
@@ -152,7 +154,7 @@ func (s *State) parse(text string) (request, Code) {
 	if err != nil && !r.refused || c == nil {
 		return r, Malformed
 	}
-	r.account = hex.EncodeToString(c.Account[:])
+	r.account = hex16(c.Account)
 	return r, OK
 }
 
@@ -305,6 +307,8 @@ func (s *State) Preview(text string) (*State, Code) {
 	})
 	return x.s, code
 }
+
+func hex16(id [16]byte) AccountID { return hex.EncodeToString(id[:]) }
 
 func hexBytes16(id AccountID) ([16]byte, error) {
 	b, err := hex.DecodeString(id)

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -218,7 +217,7 @@ func (x *execution) liquidate(r request) Code {
 			return BelowMin
 		}
 	}
-	borrower := hex.EncodeToString(r.Borrower[:])
+	borrower := hex16(r.Borrower)
 	before := x.s.View()
 	before.sync()
 	s := x.s

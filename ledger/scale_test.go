@@ -115,6 +115,7 @@ func scaleState(tb testing.TB, count int) (*State, []AccountID) {
 	for id, p := range s.Pools.all() {
 		p.Cash = must(fixed.Add(p.SupplyShares, fixed.New(1_000_000)))
 		p.Cash = must(fixed.Sub(p.Cash, p.DebtShares))
+		p.Credited = must(fixed.Add(p.Cash, p.Reserved))
 		s.Pools.put(id, p)
 	}
 	if code := s.refreshRates(); code != OK {

@@ -1,0 +1,179 @@
+package ledger
+
+import (
+	"encoding/json"
+	"strconv"
+
+	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
+)
+
+// EventRefused is the name of the event of an Intent that used up its nonce and
+// was then refused. Its Account is the one that asked, its Asset the pool, its
+// Note a RefusalRecord. The state keeps nothing of it but the stored result.
+const EventRefused = "refused"
+
+// RefusalRecord says why an Intent was refused: which bound, and what was found
+// against it in the state it was judged on. Amounts are base units, health
+// factors WAD, ratios bps, times seconds; empty where no number decides.
+type RefusalRecord struct {
+	ID     Hash   `json:"id"` // of the request
+	Action string `json:"action"`
+	Nonce  uint64 `json:"nonce"`
+	Code   Code   `json:"code"`
+	Limit  string `json:"limit,omitempty"`
+	Found  string `json:"found,omitempty"`
+}
+
+// refuse emits why r was refused. It must not change what was refused: numbers
+// that cannot be had are left out, however that comes.
+func (x *execution) refuse(r request, code Code) {
+	rec := RefusalRecord{ID: r.id, Action: r.Action, Nonce: r.Nonce, Code: code}
+	rec.Limit, rec.Found = x.s.RefusalNumbers(r.Command, code)
+	x.emit(Event{Name: EventRefused, Account: r.account, Asset: r.Pool, Note: string(must(json.Marshal(rec)))})
+}
+
+// RefusalNumbers are the bound that a command of this state was refused for and
+// what was found against it. s is not changed: a refusal left nothing but the
+// Intent nonce, so the state after it is the one it was judged on.
+func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found string) {
+	amount, _ := fixed.Parse(c.Amount.Units)
+	if c.Amount.Max {
+		amount = fixed.Max
+	}
+	account, pool := hex16(c.Account), s.Pools.at(c.Pool)
+	acc := s.Accounts.at(account)
+	switch code {
+	case BelowMin:
+		if c.Action == address.ActionWithdraw {
+			return pool.Param.MinWithdraw.String(), amount.String()
+		}
+		return pool.Param.MinBorrow.String(), amount.String()
+	case NoLiquidity:
+		return pool.Cash.String(), amount.String()
+	case BorrowCap:
+		m, _ := s.Market(c.Pool)
+		return pool.Param.BorrowCap.String(), sumText(m.Borrowed, amount)
+	case SupplyCap:
+		m, _ := s.Market(c.Pool)
+		return pool.Param.SupplyCap.String(), sumText(m.Supplied, amount)
+	case InsufficientBalance:
+		return s.suppliedIn(account, c.Pool).String(), amount.String()
+	case DeficitLimit:
+		v := s.synced(account)
+		left, _ := v.mayWithdraw(v.Accounts.at(account), v.Pools.at(c.Pool))
+		return left.String(), amount.String()
+	case HealthFactor, MaxLTV, NoCollateral:
+		return s.gateNumbers(c, code, amount)
+	case Healthy:
+		if h, code := s.Health(hex16(c.Borrower)); code == OK && h.HF != nil {
+			found = h.HF.String()
+		}
+		return fixed.Wad.String(), found
+	case Grace:
+		if d, ok := s.Dips.get(hex16(c.Borrower)); ok {
+			found = strconv.FormatUint((s.Millis-d.Since)/1000, 10)
+		}
+		return strconv.FormatUint(s.Params.FirstDipSeconds, 10), found
+	case Dust:
+		return minLeftover.String(), ""
+	case PriceStale:
+		limit = strconv.FormatUint(s.Params.PriceMaxAge, 10)
+		if c.Action == address.ActionLiquidate {
+			limit = strconv.FormatUint(s.Params.LiquidationAge, 10)
+		}
+		oldest := uint64(0)
+		for asset := range s.Pools.All() {
+			if p, ok := s.Prices.get(asset); ok && p.Millis < s.Millis {
+				oldest = max(oldest, (s.Millis-p.Millis)/1000)
+			}
+		}
+		return limit, strconv.FormatUint(oldest, 10)
+	case OutflowCap:
+		return strconv.Itoa(MaxAccountOpen), strconv.FormatUint(acc.Outflows, 10)
+	case Limit:
+		return strconv.Itoa(MaxOpenOutflows), strconv.Itoa(s.Queue.len() + s.Live.len())
+	case FeeTooHigh:
+		asset, to := c.Pool, c.To.Address
+		if c.Action == address.ActionLiquidate {
+			asset, to, amount = c.CollateralPool, c.AutoWithdrawTo.Address, fixed.New(1)
+		}
+		if fee, _, code := s.Quote(asset, to, amount); code == OK {
+			found = fee.String()
+		}
+		return c.MaxFee.Units, found
+	}
+	return "", ""
+}
+
+// gateNumbers say where health would be if the command had been done: the WAD
+// health factor against 1, or the LTV in bps against its limit.
+func (s *State) gateNumbers(c *address.Command, code Code, amount fixed.Int) (limit, found string) {
+	h, ok := s.wouldBe(c, amount)
+	switch {
+	case !ok:
+		return "", ""
+	case code == MaxLTV:
+		return h.maxLTV, h.ltv
+	case code == HealthFactor:
+		return fixed.Wad.String(), h.hf
+	}
+	return "", ""
+}
+
+type wouldWeigh struct{ hf, ltv, maxLTV string }
+
+// wouldBe weighs the account as the refused command would have left it, at the
+// newest closed prices.
+func (s *State) wouldBe(c *address.Command, amount fixed.Int) (wouldWeigh, bool) {
+	account := hex16(c.Account)
+	h, code := s.Health(account)
+	price, priced := s.Prices.get(c.Pool)
+	pool, known := s.Pools.get(c.Pool)
+	if code != OK || !priced || !known {
+		return wouldWeigh{}, false
+	}
+	var calc fixed.Calc
+	coll, debt, lt, ltv := h.CollValue, h.DebtValue, h.SumLT, h.SumLTV
+	switch c.Action {
+	case address.ActionBorrow:
+		debt = calc.Add(debt, calc.MulDivCeil(amount, price.High, calc.Pow10(pool.Decimals)))
+	case address.ActionWithdraw:
+		amount = amount.Min(s.suppliedIn(account, c.Pool))
+		worth := calc.MulDivFloor(amount, price.Low, calc.Pow10(pool.Decimals)).Min(coll)
+		coll = calc.Sub(coll, worth)
+		lt = calc.Wide(lt.Sub(fixed.Product(worth, fixed.New(pool.Param.LT))))
+		ltv = calc.Wide(ltv.Sub(fixed.Product(worth, fixed.New(pool.Param.LTV))))
+	}
+	if calc.Err() != nil || debt.IsZero() {
+		return wouldWeigh{}, false
+	}
+	one := fixed.New(1).Wide()
+	out := wouldWeigh{
+		hf:  calc.Narrow(fixed.WideFloor(lt, fixed.Wad.Wide(), fixed.Product(debt, fixed.Bps))).String(),
+		ltv: "none", maxLTV: "0",
+	}
+	if !coll.IsZero() {
+		out.ltv = calc.MulDivCeil(debt, fixed.Bps, coll).String()
+		out.maxLTV = calc.Narrow(fixed.WideFloor(ltv, one, coll.Wide())).String()
+	}
+	return out, calc.Err() == nil
+}
+
+// suppliedIn is an account's supply in a pool at ledger time, rounded down.
+func (s *State) suppliedIn(account AccountID, pool string) fixed.Int {
+	v := s.synced(account)
+	n, err := fixed.MulDivFloor(v.supplyShares(account, pool), v.Pools.at(pool).SupplyIndex, fixed.Ray)
+	if err != nil {
+		return fixed.Int{}
+	}
+	return n
+}
+
+func sumText(a, b fixed.Int) string {
+	n, err := fixed.Add(a, b)
+	if err != nil {
+		return fixed.Max.String()
+	}
+	return n.String()
+}
