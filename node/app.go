@@ -8,7 +8,7 @@ import (
 
 	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/ledger"
-	"github.com/coffer-network/coffer/node/api"
+	"github.com/coffer-network/coffer/node/api/history"
 )
 
 // maxSnapshot bounds what is read as a state: four times the stated million
@@ -17,8 +17,8 @@ const maxSnapshot = 1 << 30
 
 // app is the ledger as consensus drives it. Readers get frozen views.
 type app struct {
-	state   *ledger.State // consensus alone works on it
-	history *api.History  // told of every Intent; nil: nobody
+	state   *ledger.State  // consensus alone works on it
+	history *history.Store // told of every command; nil: nobody
 
 	mu      sync.Mutex
 	view    *ledger.State
@@ -68,15 +68,23 @@ func (a *app) Check(tx []byte) error {
 
 func (a *app) Apply(txs [][]byte) []consensus.Result {
 	rs := make([]consensus.Result, len(txs))
+	var told []history.Record
 	for i, tx := range txs {
 		r := a.state.Execute(tx)
 		rs[i] = consensus.Result{Header: r.Header, Code: r.Code}
-		var c ledger.Command
-		if a.history != nil && ledger.Unmarshal(tx, &c) == nil && c.Intent != nil {
-			a.history.Applied(a.state.Genesis, c.Intent, r.Header.Height, r.Code)
+		if a.history != nil {
+			var c ledger.Command
+			known := &c
+			if ledger.Unmarshal(tx, &c) != nil {
+				known = nil
+			}
+			told = append(told, history.Of(a.state, known, r))
 		}
 	}
 	a.publish()
+	if a.history != nil {
+		a.history.Applied(told...)
+	}
 	return rs
 }
 

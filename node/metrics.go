@@ -13,6 +13,7 @@ type metrics struct {
 	seconds    *prometheus.HistogramVec
 	notCounted *prometheus.CounterVec
 	broadcasts *prometheus.CounterVec
+	history    prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -32,12 +33,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		broadcasts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_broadcast_total", Help: "Broadcasts of signed transactions, by chain and answer.",
 		}, []string{"chain", "answer"}),
+		history: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "coffer_history_failures_total", Help: "Reads and writes of the node's own history that failed.",
+		}),
 	}
-	r.MustRegister(m.refusals, m.sessions, m.seconds, m.notCounted, m.broadcasts)
+	r.MustRegister(m.refusals, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history)
 	return m
 }
 
 func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(code).Inc() }
+func (m *metrics) historyFailed()                 { m.history.Inc() }
 func (m *metrics) ignored(reason string)          { m.notCounted.WithLabelValues(reason).Inc() }
 func (m *metrics) broadcast(chain, answer string) { m.broadcasts.WithLabelValues(chain, answer).Inc() }
 

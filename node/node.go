@@ -19,6 +19,7 @@ import (
 	"github.com/coffer-network/coffer/consensus/raftlog"
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/api"
+	"github.com/coffer-network/coffer/node/api/history"
 	"github.com/coffer-network/coffer/node/p2p"
 	"github.com/coffer-network/coffer/tss"
 	"github.com/coffer-network/coffer/tss/keystore"
@@ -50,7 +51,7 @@ type Node struct {
 	chains map[string]chains.Chain
 
 	public, operator net.Listener
-	history          *api.History
+	history          *history.Store
 	started          time.Time
 	wg               sync.WaitGroup
 
@@ -81,7 +82,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	}
 	n := &Node{
 		cfg: cfg, log: log, reg: prometheus.NewRegistry(), started: time.Now(),
-		chains: map[string]chains.Chain{}, history: api.NewHistory(),
+		chains: map[string]chains.Chain{},
 		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, chainStatus: map[string]api.ChainStatus{},
 		ignored: map[string]bool{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
 		failedAt: map[jobKey]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
@@ -115,6 +116,9 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	if n.app, err = newApp(g); err != nil {
 		return nil, err
 	}
+	n.history = history.Open(history.Config{
+		Dir: filepath.Join(cfg.Dir, "history"), Cluster: n.app.state.Cluster, Log: n.log, Failed: n.metrics.historyFailed,
+	})
 	n.app.history = n.history
 	for _, c := range cfg.Chains {
 		p, ok := g.Chain(c.Name)
@@ -221,7 +225,9 @@ func (n *Node) Run(ctx context.Context) error {
 			w(ctx)
 		}()
 	}
-	servers := []*http.Server{n.serve(n.public, api.New(n, api.Config{Log: n.log, History: n.history, Version: Version}))}
+	streams, endStreams := context.WithCancel(ctx)
+	defer endStreams()
+	servers := []*http.Server{n.serve(n.public, api.New(n, api.Config{Log: n.log, History: n.history, Version: Version, Closing: streams.Done()}))}
 	if n.operator != nil {
 		token, err := n.operatorToken()
 		if err != nil {
@@ -240,6 +246,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	stop, done := context.WithTimeout(context.Background(), 5*time.Second)
 	defer done()
+	endStreams()
 	for _, s := range servers { // refuse new commands first
 		if e := s.Shutdown(stop); e != nil {
 			s.Close()
@@ -279,6 +286,9 @@ func (n *Node) Close() error {
 	}
 	if n.raft != nil {
 		errs = append(errs, n.raft.Close())
+	}
+	if n.history != nil {
+		errs = append(errs, n.history.Close())
 	}
 	if n.keys != nil {
 		errs = append(errs, n.keys.Close())

@@ -33,7 +33,7 @@ type world struct {
 
 func serve(t *testing.T, c *apitest.Cluster) *world {
 	t.Helper()
-	srv := httptest.NewServer(api.New(c, api.Config{}))
+	srv := httptest.NewServer(api.New(c, api.Config{History: c.History()}))
 	t.Cleanup(srv.Close)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)

@@ -72,11 +72,13 @@ var statuses = map[ledger.Code]int{
 }
 
 // The API's own words. UNKNOWN_REQUEST, UNKNOWN_CERTIFICATE and UNKNOWN_PATH are
-// further members of UNKNOWN_*; INTERNAL is what nobody foresaw.
+// further members of UNKNOWN_*; INTERNAL is what nobody foresaw. UNAVAILABLE is
+// neither load nor time: this node's own history cannot be read.
 const (
 	noLeader           ledger.Code = "NO_LEADER"
 	timeout            ledger.Code = "TIMEOUT"
 	overloaded         ledger.Code = "OVERLOADED"
+	unavailable        ledger.Code = "UNAVAILABLE"
 	internal           ledger.Code = "INTERNAL"
 	unknownRequest     ledger.Code = "UNKNOWN_REQUEST"
 	unknownCertificate ledger.Code = "UNKNOWN_CERTIFICATE"
@@ -143,6 +145,7 @@ var advice = map[ledger.Code]string{
 	noLeader:           "no node orders commands at the moment: send the same text again, here or elsewhere",
 	timeout:            "not reached in time: ask again, here or elsewhere",
 	overloaded:         "too much at once: come again later",
+	unavailable:        "this node's own history cannot be read now: ask another node; the ledger is not affected",
 	internal:           "this node failed; its log has the cause under this request id",
 	unknownRequest:     "not known here: name its account, or post it again",
 	unknownCertificate: "no certificate at or above this LogIndex yet",
@@ -154,7 +157,7 @@ func statusOf(c ledger.Code) int {
 		return s
 	}
 	switch c {
-	case noLeader, timeout, overloaded:
+	case noLeader, timeout, overloaded, unavailable:
 		return http.StatusServiceUnavailable
 	case unknownRequest, unknownCertificate, unknownPath:
 		return http.StatusNotFound

@@ -21,7 +21,7 @@ func TestEveryCodeHasAStatusAndAdvice(t *testing.T) {
 	if len(statuses) != len(ledger.Codes) {
 		t.Errorf("%d statuses for %d codes", len(statuses), len(ledger.Codes))
 	}
-	for _, c := range []ledger.Code{noLeader, timeout, overloaded} {
+	for _, c := range []ledger.Code{noLeader, timeout, overloaded, unavailable} {
 		if statusOf(c) != http.StatusServiceUnavailable || advice[c] == "" {
 			t.Errorf("%s is %d", c, statusOf(c))
 		}
@@ -47,22 +47,19 @@ func TestStatusesAreThoseOfTheSpecification(t *testing.T) {
 	}
 }
 
-func TestHistoryForgetsTheOldestFirst(t *testing.T) {
-	h := NewHistory()
+func TestPostedForgetsTheOldestFirst(t *testing.T) {
+	h := newPosted()
 	id := func(i int) ledger.Hash { return ledger.Hash{byte(i), byte(i >> 8), byte(i >> 16)} }
-	for i := range maxHistory + 2 {
-		h.add(id(i), remembered{nonce: uint64(i), height: 1})
+	for i := range maxPosted + 2 {
+		h.add(id(i), waiting{nonce: uint64(i)})
 	}
-	for i, want := range map[int]bool{0: false, 1: false, 2: true, maxHistory + 1: true} {
+	for i, want := range map[int]bool{0: false, 1: false, 2: true, maxPosted + 1: true} {
 		if r, ok := h.find(id(i)); ok != want || ok && r.nonce != uint64(i) {
-			t.Errorf("request %d remembered: %v, want %v", i, ok, want)
+			t.Errorf("text %d remembered: %v, want %v", i, ok, want)
 		}
 	}
-	h.add(id(5), remembered{})
-	if r, _ := h.find(id(5)); r.height != 1 {
-		t.Error("posting a text again forgot that it was applied")
-	}
-	if len(h.byID) != maxHistory || len(h.ring) != maxHistory {
-		t.Errorf("%d remembered in a ring of %d, want %d", len(h.byID), len(h.ring), maxHistory)
+	h.add(id(5), waiting{nonce: 5})
+	if len(h.byID) != maxPosted || len(h.ring) != maxPosted {
+		t.Errorf("%d remembered in a ring of %d, want %d", len(h.byID), len(h.ring), maxPosted)
 	}
 }

@@ -73,7 +73,13 @@ func (s *server) postRequest(ctx context.Context, in *postInput) (*postReply, er
 	if r, ok := v.result(account, id); ok {
 		return s.applied(v, c, id, Outcome{Height: r.Height, Code: r.Code})
 	}
-	s.history.add(id, remembered{account: account, nonce: c.Nonce})
+	// Counted behind the signature: before it, anybody could use up another's.
+	if hasLimits(ctx) {
+		if after, ok := s.byAccount.take(account, time.Now()); !ok {
+			return nil, s.withID(s.shed(fmt.Sprintf("%d requests a second of one account", accountPerSecond), after), id)
+		}
+	}
+	s.posted.add(id, waiting{account: account, nonce: c.Nonce})
 	f, err := s.fly(ctx, id, intent)
 	if err != nil {
 		return nil, s.answer(err)
@@ -296,19 +302,31 @@ func (s *server) getRequest(ctx context.Context, in *getInput) (*reply[client.Re
 // lookUp finds a request in the ledger's stored results, else in this node's
 // own history.
 func (s *server) lookUp(v view, id ledger.Hash, account string) (client.Request, bool) {
-	old, known := s.history.find(id)
-	if known {
-		account = old.account
+	old, applied := s.history.Request(id)
+	w, known := s.posted.find(id)
+	switch {
+	case applied:
+		account = old.Account
+	case known:
+		account = w.account
 	}
 	if r, ok := v.result(account, id); ok {
 		return v.stored(account, r), true
 	}
-	if !known {
+	if !applied && !known {
 		return client.Request{}, false
 	}
-	r := client.Request{ID: id.String(), Account: old.account, Nonce: old.nonce, Phase: phasePending}
-	if old.height != 0 {
-		r.Phase, r.Code, r.LogIndex = phaseApplied, string(old.code), old.height
+	r := client.Request{ID: id.String(), Account: account, Nonce: w.nonce, Phase: phasePending}
+	if applied {
+		r.Nonce, r.Phase, r.Code, r.LogIndex = old.Nonce, phaseApplied, string(old.Code), old.Height
+		for _, e := range old.Entries {
+			if e.Event.Name == "outflow" {
+				r.Outflow = e.Event.Outflow
+			}
+		}
+		if o, ok := v.Outflows.Get(r.Outflow); ok {
+			r.Status = v.outflowStatus(o)
+		}
 	}
 	return r, true
 }

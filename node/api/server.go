@@ -17,6 +17,7 @@ import (
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/api/client"
+	"github.com/coffer-network/coffer/node/api/history"
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
@@ -36,18 +37,27 @@ const (
 // Config is what New needs beside the node.
 type Config struct {
 	Log     *slog.Logger
-	History *History // what the node applied; nil: only what was posted here
+	History *history.Store // what the node applied; nil: nothing is remembered
 	// Version is shown in the OpenAPI document.
 	Version string
+	// Closing ends the streams when it is closed: a server that shuts down waits
+	// for open calls, and a stream has no end of its own. nil: never.
+	Closing <-chan struct{}
 }
 
 type server struct {
 	b       Backend
 	log     *slog.Logger
-	history *History
+	history *history.Store
+	posted  *posted
 
-	mu      sync.Mutex
-	flights map[ledger.Hash]*flight
+	calls, posts, byAccount *buckets
+	closing                 <-chan struct{} // ends streams; nil: never
+
+	mu        sync.Mutex
+	flights   map[ledger.Hash]*flight
+	streaming int
+	streams   map[string]int // by address
 }
 
 // New is the public API of a node: anyone may call it, from any page.
@@ -59,7 +69,9 @@ func New(b Backend, cfg Config) http.Handler {
 	s.markets(api)
 	s.cluster(api)
 	s.probes(api)
-	return s.outer(cors(mux))
+	s.events(api)
+	s.histories(api)
+	return s.outer(cors(s.limited(mux)))
 }
 
 // Operator configures the operators' listener.
@@ -81,12 +93,17 @@ func NewOperator(b Backend, cfg Config, op Operator) http.Handler {
 }
 
 func build(b Backend, cfg Config, title string) (*server, *http.ServeMux, huma.API) {
-	s := &server{b: b, log: cfg.Log, history: cfg.History, flights: map[ledger.Hash]*flight{}}
+	s := &server{
+		b: b, log: cfg.Log, history: cfg.History, posted: newPosted(), closing: cfg.Closing,
+		calls: newBuckets(callsPerSecond, callsBurst), posts: newBuckets(postsPerSecond, postsBurst),
+		byAccount: newBuckets(accountPerSecond, accountBurst),
+		flights:   map[ledger.Hash]*flight{}, streams: map[string]int{},
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.history == nil {
-		s.history = NewHistory()
+		s.history = history.Open(history.Config{})
 	}
 	version := cfg.Version
 	if version == "" {
@@ -323,7 +340,7 @@ func newProblem(status int, code ledger.Code, about string) *client.Problem {
 		p.Detail += " (" + about + ")"
 	}
 	switch code {
-	case noLeader, timeout, overloaded, ledger.CatchingUp, ledger.Limit:
+	case noLeader, timeout, overloaded, unavailable, ledger.CatchingUp, ledger.Limit:
 		p.Retryable, p.After = true, 1
 	}
 	return p

@@ -18,6 +18,9 @@ func (c *Cluster) View() *ledger.State {
 
 // Submit applies the command at once, unless held up.
 func (c *Cluster) Submit(ctx context.Context, command []byte) (api.Outcome, error) {
+	if c.leader != nil {
+		return c.leader.Submit(ctx, command)
+	}
 	c.mu.Lock()
 	s := c.stop
 	c.mu.Unlock()

@@ -21,6 +21,7 @@ import (
 	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 	"github.com/coffer-network/coffer/node/api"
+	"github.com/coffer-network/coffer/node/api/history"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 )
@@ -52,6 +53,11 @@ type Cluster struct {
 	running []api.Session
 	signed  map[uint64][]api.SignedSession
 	seen    map[ledger.AccountID][]api.Sighting
+
+	history  *history.Store
+	log      [][]byte   // commands since genesis
+	replicas []*Cluster // other nodes that apply them
+	leader   *Cluster   // of a replica; nil: this is it
 }
 
 // stop holds up Submit.
@@ -91,6 +97,7 @@ func New(t testing.TB) *Cluster {
 		t.Fatalf("test genesis: %v", err)
 	}
 	c.state, c.view = s, s.Frozen()
+	c.history = history.Open(history.Config{Cluster: s.Cluster})
 	return c
 }
 
@@ -205,8 +212,43 @@ func (c *Cluster) say(k ed25519.PrivateKey, kind ledger.Kind, body any) ledger.C
 func (c *Cluster) execute(raw []byte) ledger.Result {
 	r := c.state.Execute(raw)
 	c.view = c.state.Frozen()
+	c.log = append(c.log, raw)
+	var known *ledger.Command
+	if cmd := new(ledger.Command); ledger.Unmarshal(raw, cmd) == nil {
+		known = cmd
+	}
+	c.history.Applied(history.Of(c.state, known, r))
 	close(c.applied)
 	c.applied = make(chan struct{})
+	for _, other := range c.replicas {
+		other.mu.Lock()
+		other.execute(raw)
+		other.mu.Unlock()
+	}
+	return r
+}
+
+// History is what this node remembers.
+func (c *Cluster) History() *history.Store { return c.history }
+
+// Remember replaces the node's memory, before anything asked for it.
+func (c *Cluster) Remember(s *history.Store) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.history = s
+}
+
+// Replica is another node of the cluster, with a state and a memory of its own:
+// it applied all that this one did and goes on doing so.
+func (c *Cluster) Replica() *Cluster {
+	r := New(c.t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.leader, r.status.Name, r.status.Role = c, fmt.Sprintf("node-%d", len(c.replicas)+2), "follower"
+	for _, raw := range c.log {
+		r.execute(raw)
+	}
+	c.replicas = append(c.replicas, r)
 	return r
 }
 

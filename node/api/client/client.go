@@ -224,6 +224,17 @@ func (c *Client) Inflows(ctx context.Context, account string) (*Inflows, error) 
 	return get[Inflows](ctx, c, "/v1/accounts/"+url.PathEscape(account)+"/inflows")
 }
 
+// History reads a page of what happened to an account; cursor "" is the newest.
+func (c *Client) History(ctx context.Context, account, cursor string, limit int) (*History, error) {
+	var h History
+	q := url.Values{"limit": {strconv.Itoa(limit)}}
+	if cursor != "" {
+		q.Set("cursor", cursor)
+	}
+	err := c.Get(ctx, "/v1/accounts/"+url.PathEscape(account)+"/history", q, &h)
+	return &h, err
+}
+
 // Outflows reads the newest payouts of an account.
 func (c *Client) Outflows(ctx context.Context, account string) (*Outflows, error) {
 	return get[Outflows](ctx, c, "/v1/accounts/"+url.PathEscape(account)+"/outflows")

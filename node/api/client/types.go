@@ -226,6 +226,36 @@ type Inflow struct {
 	Counted       time.Time `json:"counted"`
 }
 
+// History is a page of what happened to an account, newest first.
+type History struct {
+	Meta
+	Since uint64       `json:"since" doc:"from this LogIndex on nothing is missing"`
+	Rows  []HistoryRow `json:"rows"`
+	Next  string       `json:"next,omitempty" doc:"cursor of the next page"`
+}
+
+// HistoryRow is one thing that happened.
+type HistoryRow struct {
+	LogIndex  uint64    `json:"logIndex"`
+	Time      time.Time `json:"time"`
+	Kind      string    `json:"kind" doc:"opened, supply, repay, suspense, deposit-seen, borrow, withdraw, claim, request, or the name of another effect"`
+	Pool      string    `json:"pool,omitempty"`
+	Symbol    string    `json:"symbol,omitempty"`
+	Decimals  uint8     `json:"decimals,omitempty"`
+	Amount    string    `json:"amount,omitempty"`
+	Price     string    `json:"price,omitempty" doc:"lower price at this LogIndex, USD · 10⁸ per whole token"`
+	PriceHigh string    `json:"priceHigh,omitempty"`
+	Fee       string    `json:"fee,omitempty" doc:"of the payout, once planned"`
+	Net       string    `json:"net,omitempty"`
+	State     string    `json:"state,omitempty" doc:"that the payout came to"`
+	Outflow   uint64    `json:"outflow,omitempty"`
+	Inflow    string    `json:"inflow,omitempty"`
+	TxID      string    `json:"txid,omitempty"`
+	Request   string    `json:"request,omitempty"`
+	Code      string    `json:"code,omitempty" doc:"what the request came to"`
+	Note      string    `json:"note,omitempty"`
+}
+
 // Sighting is what this node alone saw.
 type Sighting struct {
 	Chain         string `json:"chain"`
@@ -505,6 +535,7 @@ type Chain struct {
 
 // LocalChain is a chain as the node asked follows it.
 type LocalChain struct {
+	Name    string    `json:"name,omitempty"`
 	Height  uint64    `json:"height"`
 	Final   uint64    `json:"final"`
 	Read    time.Time `json:"read"`
