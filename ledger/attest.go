@@ -75,6 +75,10 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).flip)
 	case KindRepaySeen:
 		return handle(x, a, (*execution).repaySeen)
+	case KindVote:
+		return handle(x, a, (*execution).vote)
+	case KindPause:
+		return handle(x, a, (*execution).pause)
 	}
 	return Malformed
 }

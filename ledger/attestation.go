@@ -48,6 +48,8 @@ const (
 	KindTestSig    Kind = 13 // TestSig: every member of the new epoch
 	KindFlip       Kind = 14 // Certificate: itself
 	KindRepaySeen  Kind = 15 // RepaySeenFact: fact, FactQuorum
+	KindVote       Kind = 16 // Vote: as committee §9 says of its proposal
+	KindPause      Kind = 17 // Pause: one member
 )
 
 // Attestation is a member's signed word.

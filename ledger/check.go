@@ -61,11 +61,17 @@ func (s *State) Check() error {
 		if (c.State == CoinFrozen) != (c.Batch != 0) {
 			return fmt.Errorf("coin %s: state %d, batch %d", p, c.State, c.Batch)
 		}
-		if b, ok := s.Batches.get(c.Batch); c.Batch != 0 && (!ok || b.Done && s.OutflowsHalt == "") {
+		if b, ok := s.Batches.get(c.Batch); c.Batch != 0 && (!ok || b.Done && !s.held(b)) {
 			return fmt.Errorf("coin %s: frozen by batch %d, which is done", p, c.Batch)
 		}
 	}
 	return nil
+}
+
+// held: an outflow of the batch is on HOLD, so its coins stay where they are
+// until it leaves, whether or not the halt that came with it is lifted.
+func (s *State) held(b Batch) bool {
+	return slices.ContainsFunc(b.Outflows, func(id uint64) bool { return s.Outflows.at(id).State == Hold })
 }
 
 // checkAttempts: every transaction of a batch consumes its anchor, and inputs

@@ -117,6 +117,7 @@ func (x *execution) flip(_ MemberID, c Certificate) Code {
 		x.watchVaults()
 	}
 	x.planActiveTests()
+	x.countBallots()
 	x.emit(Event{Name: "epoch", Note: o.Epoch.MembersHash().String()})
 	return OK
 }

@@ -76,6 +76,16 @@ type Params struct {
 	LiquidatorSec    uint64      `cbor:"27,keyasint"` // for so long a liquidator's outflows pass gates at every plan (spec: outflows R-12)
 	InsuranceBps     uint64      `cbor:"28,keyasint"` // of reserve-factor income, swept to the insurance account
 	Insurance        []AccountID `cbor:"29,keyasint"` // may cover deficits; the first earns the sweep. At most MaxInsurance
+
+	// How long what was voted waits before it takes effect, so that users can
+	// leave (spec: committee §9). Fixed by genesis: a test network may do with
+	// seconds.
+	LiftSeconds      uint64 `cbor:"31,keyasint"` // unfreezing, borrowing on, lifting a halt
+	SetSeconds       uint64 `cbor:"32,keyasint"` // caps up, ratios up, rates, fees
+	LowerSeconds     uint64 `cbor:"33,keyasint"` // LTV or LiquidationThreshold down
+	StepSeconds      uint64 `cbor:"34,keyasint"` // between two steps down of 100 bps
+	SocialiseSeconds uint64 `cbor:"35,keyasint"` // between its two votes, and after the second
+	ProposalSeconds  uint64 `cbor:"36,keyasint"` // after which an open proposal expires
 }
 
 // MaxInsurance is how many accounts may be named in Params.Insurance: one earns,
@@ -90,6 +100,7 @@ func DefaultParams() Params {
 		ExpirySeconds: 600, QueueSeconds: 86_400, MinCoin: 546, SweepMultiple: 10,
 		TWAPAlertBps:    250, // below the 2.85 % of 2026-03-10 that no one-round rule saw (spec: lending §12.5)
 		FirstDipSeconds: 60, FreezeDeficitBps: 50, LiquidatorSec: 86_400, InsuranceBps: 2_000,
+		LiftSeconds: 3_600, SetSeconds: 172_800, LowerSeconds: 604_800, StepSeconds: 86_400, SocialiseSeconds: 86_400, ProposalSeconds: 604_800,
 	}
 }
 

@@ -79,9 +79,38 @@ func (g Genesis) Validate() error {
 			return fmt.Errorf("pool %s: %w", p.Asset, err)
 		}
 	}
-	p := g.Params
-	if p.PresenceMillis == 0 || p.AttemptMillis == 0 || p.FeeMaxAgeMillis == 0 || p.RoundSeconds == 0 || p.ExpirySeconds == 0 {
-		return errors.New("a period among the parameters is zero")
+	return g.Params.Validate()
+}
+
+// maxPeriod bounds every period among the parameters, in seconds: what a vote
+// could make longer for ever would never come. Sums of times stay far from
+// overflow.
+const maxPeriod = 30 * 86_400
+
+// Validate says which bound the parameters break.
+func (p Params) Validate() error {
+	for _, ms := range []uint64{p.PresenceMillis, p.AttemptMillis, p.FeeMaxAgeMillis} {
+		if ms == 0 || ms > maxPeriod*1000 {
+			return fmt.Errorf("a period of %d ms among the parameters, want 1 to %d", ms, maxPeriod*1000)
+		}
+	}
+	for _, sec := range []uint64{
+		p.PriceMaxAge, p.LiquidationAge, p.RoundSeconds, p.ExpirySeconds, p.QueueSeconds,
+		p.LiftSeconds, p.SetSeconds, p.LowerSeconds, p.StepSeconds, p.SocialiseSeconds, p.ProposalSeconds,
+	} {
+		if sec == 0 || sec > maxPeriod {
+			return fmt.Errorf("a period of %d s among the parameters, want 1 to %d", sec, maxPeriod)
+		}
+	}
+	switch {
+	case p.DeviationBps == 0 || p.DeviationBps > bpsScale:
+		return fmt.Errorf("deviation of %d bps, want 1 to %d", p.DeviationBps, bpsScale)
+	case p.TWAPAlertBps > bpsScale:
+		return fmt.Errorf("alert at %d bps from the average, want at most %d", p.TWAPAlertBps, bpsScale)
+	case p.MinCoin > 100_000_000:
+		return fmt.Errorf("min_coin of %d sats is more than a coin", p.MinCoin)
+	case p.SweepMultiple == 0 || p.SweepMultiple > 1000:
+		return fmt.Errorf("sweep multiple %d, want 1 to 1000", p.SweepMultiple)
 	}
 	return p.validatePolicy()
 }

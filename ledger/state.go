@@ -68,6 +68,12 @@ type State struct {
 	Dips        table[AccountID, Dip]    `cbor:"51,keyasint"` // accounts below HF 1 at the last evaluation
 	Seen        table[string, SeenRepay] `cbor:"52,keyasint"` // repayments on their way, by inflow id
 
+	Ballots       table[string, Ballot]      `cbor:"60,keyasint"` // open proposals, by their hash
+	ParamsVersion uint64                     `cbor:"61,keyasint"` // grows with every vote that took effect
+	Pauses        table[string, MemberPause] `cbor:"62,keyasint"` // by member
+	Lowered       table[string, uint64]      `cbor:"63,keyasint"` // "pool/name": ledger time when it last fell by vote, ms
+	Decided       []Decided                  `cbor:"64,keyasint"` // the last 32 proposals that are over, oldest first
+
 	frozen bool // readers share it; nobody writes to it
 }
 
@@ -280,6 +286,7 @@ func (s *State) View() *State {
 	v.Seats, v.Prices, v.Rates, v.Tips, v.Tally = s.Seats.copy(f), s.Prices.copy(f), s.Rates.copy(f), s.Tips.copy(f), s.Tally.copy(f)
 	v.Pools, v.Accounts, v.Suspense, v.Inflows, v.Watched = s.Pools.copy(f), s.Accounts.copy(f), s.Suspense.copy(f), s.Inflows.copy(f), s.Watched.copy(f)
 	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(f), s.Batches.copy(f), s.Coins.copy(f), s.Senders.copy(f), s.Keys.copy(f)
+	v.Ballots, v.Pauses, v.Lowered = s.Ballots.copy(f), s.Pauses.copy(f), s.Lowered.copy(f)
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	v.Rounds = s.Rounds.copy(f)
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)

@@ -37,6 +37,7 @@ func (x *execution) tick() {
 			x.sweepInsurance()
 		})
 	}
+	x.dueBallots() // whatever else stands still: a vote lifts it
 	if s = x.s; s.OutflowsHalt != "" || s.Opening != nil {
 		return // halted, or an epoch is flipping: nothing is planned
 	}
@@ -49,6 +50,9 @@ func (x *execution) tick() {
 		return
 	}
 	x.task("expire", (*execution).expireQueue)
+	if _, _, paused := x.s.PausedBy(); paused {
+		return
+	}
 	x.task("sweep", (*execution).planSweeps)
 	x.task("plan", (*execution).planQueue)
 }
@@ -196,6 +200,9 @@ func (x *execution) retry(b Batch) {
 		}
 		return
 	case BatchPay:
+		if _, _, paused := x.s.PausedBy(); paused {
+			return
+		}
 		for _, id := range b.Outflows {
 			// A plan whose gates fail must not be signed again; without a cancel it
 			// waits, which costs time and no money.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -20,8 +21,8 @@ func (s *State) VerifySpend(batch, k uint64, spends []string, pays []Payment) er
 		return fmt.Errorf("batch %d: no transaction is planned", batch)
 	case b.Done:
 		return fmt.Errorf("batch %d is settled", batch)
-	case s.OutflowsHalt != "":
-		return fmt.Errorf("outflows are halted: %s", s.OutflowsHalt)
+	case s.Stopped() != "":
+		return errors.New(s.Stopped())
 	case b.Newest().K != k:
 		return fmt.Errorf("batch %d: attempt %d is not the newest, %d is", batch, k, b.Newest().K)
 	case !slices.Contains(spends, b.Anchor):

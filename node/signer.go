@@ -33,15 +33,16 @@ type inputKey struct {
 
 // planSigning says for which attempts self should hold or make signatures now:
 // batches that are open, whose anchor is not seen spent, and on whose roster
-// self stands. Oldest first.
+// self stands. Oldest first. A pause stops payments, a halt everything.
 func planSigning(v *ledger.State, self ledger.MemberID) []job {
 	var jobs []job
 	if v.OutflowsHalt != "" {
 		return nil
 	}
+	_, _, paused := v.PausedBy()
 	for id := range v.Live.All() {
 		b, ok := v.Batches.Get(id)
-		if !ok || b.Spent != nil || b.Kind == ledger.BatchKeygen {
+		if !ok || b.Spent != nil || b.Kind == ledger.BatchKeygen || paused && b.Kind == ledger.BatchPay {
 			continue
 		}
 		a := b.Newest()

@@ -102,6 +102,11 @@ func TestPlanSigning(t *testing.T) {
 	if len(planSigning(halted, idOf(c.keys[0]))) != 0 {
 		t.Error("work while outflows are halted")
 	}
+	c.say(2, ledger.KindPause, ledger.Pause{Seconds: 60})
+	if len(planSigning(c.s, idOf(c.keys[0]))) != 0 || len(planBroadcasts(c.s)) != 1 {
+		t.Error("a session while paused, or no more broadcasts of what is signed")
+	}
+	c.say(2, ledger.KindPause, ledger.Pause{})
 	f := ledger.SpentFact{Batch: b.ID, Height: 213, Block: "block-a"}
 	c.some(3, ledger.KindSpent, f)
 	if len(planSigning(c.s, idOf(c.keys[0]))) != 0 || len(planBroadcasts(c.s)) != 0 {
