@@ -338,6 +338,9 @@ func TestHistoryOfAnAccount(t *testing.T) {
 	if !slices.Equal(kinds, want) {
 		t.Fatalf("%q, want %q", kinds, want)
 	}
+	if x := all.Rows[0]; x.Limit != "1000000000000000000" || x.Found == "" || x.LogIndex == 0 {
+		t.Errorf("the refusal without its numbers: %+v", x)
+	}
 	paid, borrowed, supplied := all.Rows[1], all.Rows[4], all.Rows[5]
 	if paid.TxID == "" || paid.Fee == "" || paid.Fee == "0" || paid.Amount != "20000000000" || borrowed.Request == "" || borrowed.Price != "100000000" {
 		t.Errorf("payout %+v, request %+v", paid, borrowed)

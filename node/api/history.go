@@ -129,9 +129,16 @@ func (v view) rows(r history.Record, account ledger.AccountID) []client.HistoryR
 		base.Request, base.Code = r.Request.String(), string(r.Code)
 	}
 	var rows []client.HistoryRow
+	var refusal ledger.RefusalRecord
 	for i := len(r.Entries) - 1; i >= 0; i-- {
 		e := r.Entries[i]
 		if e.Event.Account != account {
+			continue
+		}
+		if e.Event.Name == ledger.EventRefused { // told by the request's own row, with its numbers
+			if json.Unmarshal([]byte(e.Event.Note), &refusal) != nil {
+				refusal = ledger.RefusalRecord{} // of another version: no numbers
+			}
 			continue
 		}
 		x := base
@@ -155,7 +162,7 @@ func (v view) rows(r history.Record, account ledger.AccountID) []client.HistoryR
 		if x.Amount == "0" && r.Pool == "" {
 			x.Amount = ""
 		}
-		x.Note = r.Action
+		x.Note, x.Limit, x.Found = r.Action, refusal.Limit, refusal.Found
 		rows = append(rows, x)
 	}
 	for i := range rows {

@@ -253,6 +253,8 @@ type HistoryRow struct {
 	TxID      string    `json:"txid,omitempty"`
 	Request   string    `json:"request,omitempty"`
 	Code      string    `json:"code,omitempty" doc:"what the request came to"`
+	Limit     string    `json:"limit,omitempty" doc:"bound that refused it"`
+	Found     string    `json:"found,omitempty" doc:"what was found against it"`
 	Note      string    `json:"note,omitempty"`
 }
 
