@@ -3,6 +3,8 @@ package chains
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/ledger/address"
@@ -18,6 +20,11 @@ type Chain interface {
 	// picture afterwards. On an error nothing was learnt and the old cursor
 	// stays good.
 	Watch(ctx context.Context, v View, c Cursor) (Observations, Cursor, error)
+
+	// Rescan returns a cursor whose follower walks down its chain once more, to
+	// the height and not beyond the chain's first, and shows what arrived at any
+	// watched address however long before it was registered. Pure.
+	Rescan(c Cursor, height uint64) (Cursor, error)
 
 	// Build makes the one transaction of an attempt, to the byte.
 	Build(a ledger.Attempt) (Unsigned, error)
@@ -72,15 +79,68 @@ type Raw struct {
 // the fork window and what the ledger has not counted.
 type Cursor []byte
 
-// View is what a ledger wants to be looked at on one chain. An adapter does
-// not change it and does not keep it beyond the call.
+// View is what a ledger wants to be looked at on one chain. What may be large
+// is asked for by name, so that a view costs nothing to make. An adapter does
+// not keep it beyond the call.
 type View struct {
-	Watched   map[string]uint64        // addresses of ours, canonical → height from which each is effective
-	Anchors   []Anchor                 // of batches that are not done
-	Coins     map[string]bool          // Bitcoin: outpoints the ledger holds as unspent
-	Sequences map[string]uint64        // Ethereum: next sequence of each sender of ours
-	Floats    []string                 // Ethereum: vault addresses whose native balance is asked
-	Counted   func(inflow string) bool // the ledger has this inflow: it need not be shown for ever; nil: none
+	Watched  Watched                                       // addresses of ours; nil: none
+	Anchors  []Anchor                                      // of batches that are not done
+	Coin     func(outpoint string) bool                    // Bitcoin: the ledger holds it as unspent; nil: none
+	Sequence func(address string) (next uint64, ours bool) // Ethereum: next sequence of a sender of ours; nil: none
+	Floats   []string                                      // Ethereum: vault addresses whose native balance is asked
+	Counted  func(inflow string) bool                      // the ledger has this inflow: it need not be shown for ever; nil: none
+}
+
+// Watched is the addresses of ours on one chain. Each has a number that never
+// becomes another's, so whoever remembers how many there were finds the new
+// ones without looking at the old.
+type Watched interface {
+	// Registered is how many numbers were given: 0 … Registered−1.
+	Registered() uint64
+	// Number returns the address of a number; false: it is another chain's, or
+	// not watched any more.
+	Number(n uint64) (address string, ok bool)
+	// From is the height from which a canonical address is effective.
+	From(address string) (height uint64, ok bool)
+}
+
+// WatchList is Watched in memory, for whoever has no ledger. Not to be changed
+// while it is used.
+type WatchList struct {
+	list []string
+	from map[string]uint64
+}
+
+// Watch returns a list of the addresses, in alphabetical order.
+func Watch(addresses map[string]uint64) *WatchList {
+	l := &WatchList{from: make(map[string]uint64, len(addresses))}
+	for _, a := range slices.Sorted(maps.Keys(addresses)) {
+		l.Add(a, addresses[a])
+	}
+	return l
+}
+
+// Add registers an address, once.
+func (l *WatchList) Add(address string, from uint64) {
+	if _, ok := l.from[address]; !ok {
+		l.list = append(l.list, address)
+	}
+	l.from[address] = from
+}
+
+// Remove unregisters an address; its number stays taken.
+func (l *WatchList) Remove(address string) { delete(l.from, address) }
+
+func (l *WatchList) Registered() uint64 { return uint64(len(l.list)) }
+
+func (l *WatchList) Number(n uint64) (string, bool) {
+	_, ok := l.from[l.list[n]]
+	return l.list[n], ok
+}
+
+func (l *WatchList) From(address string) (uint64, bool) {
+	from, ok := l.from[address]
+	return from, ok
 }
 
 // Anchor is the anchor of an open batch with every attempt that may spend it.
@@ -94,6 +154,7 @@ type Anchor struct {
 // attests compares it with what the ledger has heard already.
 type Observations struct {
 	Behind uint64              // blocks that the node has and this picture lacks
+	Again  uint64              // blocks still to be looked at again, for addresses registered late or by Rescan
 	Tip    ledger.HeightReport // to be attested: best block read; Ethereum: finalized
 	Head   ledger.HeightReport // best block read
 	Blocks map[uint64]string   // recent best chain, height → block hash
@@ -153,6 +214,9 @@ var (
 	// ErrDeepFork: the best chain left ours further back than the window, or
 	// below finality. Nothing may be signed on the chain (spec: outflows §3.8).
 	ErrDeepFork = errors.New("best chain forked deeper than the follower's window")
+	// ErrBehind: the node shows less of the chain than it did before. Nothing is
+	// forgotten for that; it has to catch up, or to show another branch.
+	ErrBehind = errors.New("chain node fell back behind what it showed before")
 	// ErrCursor: the stored cursor is not one of this chain.
 	ErrCursor = errors.New("cursor is not readable")
 	// ErrPicture: more open events than a follower keeps.

@@ -141,12 +141,22 @@ func (x *execution) watchVaults() {
 		if _, ok := x.s.Genesis.Chain(p.Chain); ok {
 			w := x.s.derive(p)
 			w.Purpose, w.From = PurposeVault, x.s.Tips.at(p.Chain).Height
-			x.s.Watched.put(w.Chain+"/"+w.Address, w)
+			x.s.watch(w)
 			if p.Chain == Ethereum {
 				x.s.Senders.put(w.Address, Sender{Address: w.Address})
 			}
 		}
 	}
+}
+
+// watch registers an address of ours. Followers remember by its number how far
+// they have looked, so a number is never given twice.
+func (s *State) watch(w Watch) {
+	key := w.Chain + "/" + w.Address
+	if !s.Watched.has(key) {
+		s.WatchLog.put(uint64(s.WatchLog.len()), key)
+	}
+	s.Watched.put(key, w)
 }
 
 // watchAccount registers an account's deposit and repay addresses.
@@ -163,7 +173,7 @@ func (x *execution) watchAccount(id AccountID) {
 		}{{PurposeSupply, address.DepositSubaccount(raw)}, {PurposeRepay, address.RepaySubaccount(raw)}} {
 			w := x.s.derive(address.Path{Chain: c.Name, Role: role, Subaccount: to.sub})
 			w.Account, w.Purpose, w.From = id, to.purpose, x.s.Tips.at(c.Name).Height
-			x.s.Watched.put(w.Chain+"/"+w.Address, w)
+			x.s.watch(w)
 			if c.Name == Ethereum && !x.s.Senders.has(w.Address) {
 				x.s.Senders.put(w.Address, Sender{Address: w.Address})
 			}

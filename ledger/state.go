@@ -67,6 +67,7 @@ type State struct {
 	LastInsured uint64                   `cbor:"50,keyasint"` // the insurance mark of the last sweep (see sweepInsurance)
 	Dips        table[AccountID, Dip]    `cbor:"51,keyasint"` // accounts below HF 1 at the last evaluation
 	Seen        table[string, SeenRepay] `cbor:"52,keyasint"` // repayments on their way, by inflow id
+	WatchLog    table[uint64, string]    `cbor:"90,keyasint"` // keys of Watched as they were registered, from 0; rows stay for ever
 
 	Ballots       table[string, Ballot]      `cbor:"60,keyasint"` // open proposals, by their hash
 	ParamsVersion uint64                     `cbor:"61,keyasint"` // grows with every vote that took effect
@@ -290,6 +291,7 @@ func (s *State) View() *State {
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	v.Rounds = s.Rounds.copy(f)
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
+	v.WatchLog = s.WatchLog.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

@@ -63,6 +63,7 @@ type Node struct {
 	seen        map[string]chains.Observations
 	chainStatus map[string]api.ChainStatus
 	ignored     map[string]bool
+	rescans     map[string]uint64 // by chain: the height an operator wants looked at from
 	readyShares []ledger.ShareReady
 	keyMissing  map[string]string
 	gaveUp      map[jobKey]ledger.GaveUp
@@ -84,7 +85,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		cfg: cfg, log: log, reg: prometheus.NewRegistry(), started: time.Now(),
 		chains: map[string]chains.Chain{},
 		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, chainStatus: map[string]api.ChainStatus{},
-		ignored: map[string]bool{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
+		ignored: map[string]bool{}, rescans: map[string]uint64{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
 		failedAt: map[jobKey]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
 	}

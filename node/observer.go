@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/coffer-network/coffer/chains"
@@ -25,11 +27,27 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 		n.log.Warn("follower begins anew", slog.String("chain", name), slog.Any("err", err))
 	}
 	var saved time.Time
+	var again bool // blocks are being read again
+	save := func() {
+		saved = time.Now()
+		if err := writeFile(file, cursor); err != nil {
+			n.log.Warn("follower's place not saved", slog.String("chain", name), slog.Any("err", err))
+		}
+	}
 	tick := time.NewTicker(observeEvery)
 	defer tick.Stop()
 	for {
 		v, _ := n.app.now()
 		if v.Epoch().Number > 0 { // before there are keys, no address is ours
+			if height, ok := n.takeRescan(name); ok {
+				// On disk at once: who asked is not asked again after a crash.
+				if next, err := chain.Rescan(cursor, height); err == nil {
+					cursor = next
+					save()
+				} else {
+					n.log.Warn("no rescan", slog.String("chain", name), slog.Any("err", err))
+				}
+			}
 			o, next, err := chain.Watch(ctx, chainView(v, name), cursor)
 			if errors.Is(err, chains.ErrCursor) {
 				cursor = nil
@@ -37,11 +55,12 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 			n.noteChain(name, o, err)
 			if err == nil {
 				cursor = next
+				if again != (o.Again > 0) {
+					again = o.Again > 0
+					n.log.Info("blocks read again", slog.String("chain", name), slog.Uint64("left", o.Again))
+				}
 				if time.Since(saved) > 10*time.Second {
-					saved = time.Now()
-					if err := writeFile(file, cursor); err != nil {
-						n.log.Warn("follower's place not saved", slog.String("chain", name), slog.Any("err", err))
-					}
+					save()
 				}
 			}
 			if err == nil && o.Behind > 0 {
@@ -59,14 +78,8 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 // chainView is what the ledger wants to be looked at on one chain.
 func chainView(v *ledger.State, chain string) chains.View {
 	view := chains.View{
-		Watched: map[string]uint64{}, Coins: map[string]bool{}, Sequences: map[string]uint64{},
+		Watched: watched{v, chain + "/"},
 		Counted: func(id string) bool { _, ok := v.Inflows.Get(id); return ok },
-	}
-	for _, w := range v.Watched.From(chain + "/") {
-		if w.Chain != chain {
-			break
-		}
-		view.Watched[w.Address] = w.From
 	}
 	for id := range v.Live.All() {
 		if b, ok := v.Batches.Get(id); ok && b.Kind == ledger.BatchPay && b.Chain == chain {
@@ -75,13 +88,9 @@ func chainView(v *ledger.State, chain string) chains.View {
 	}
 	switch chain {
 	case ledger.Bitcoin:
-		for p := range v.Coins.All() {
-			view.Coins[p] = true
-		}
+		view.Coin = func(p string) bool { _, ok := v.Coins.Get(p); return ok }
 	case ledger.Ethereum:
-		for a, s := range v.Senders.All() {
-			view.Sequences[a] = s.Next
-		}
+		view.Sequence = func(a string) (uint64, bool) { s, ok := v.Senders.Get(a); return s.Next, ok }
 		for _, role := range []string{address.RoleHot, address.RoleGas} {
 			if w, ok := v.Vault(chain, role); ok {
 				if s, ok := v.Senders.Get(w.Address); ok && !s.Booked {
@@ -91,6 +100,55 @@ func chainView(v *ledger.State, chain string) chains.View {
 		}
 	}
 	return view
+}
+
+// watched is a chain's addresses as the ledger has them. Nothing is copied: a
+// million of them cost as little as one.
+type watched struct {
+	v      *ledger.State
+	prefix string // chain and slash, as the keys begin
+}
+
+func (w watched) Registered() uint64 { return uint64(w.v.WatchLog.Len()) }
+
+func (w watched) Number(n uint64) (string, bool) {
+	key, ok := w.v.WatchLog.Get(n)
+	if !ok || !strings.HasPrefix(key, w.prefix) {
+		return "", false
+	}
+	_, ok = w.v.Watched.Get(key)
+	return key[len(w.prefix):], ok
+}
+
+func (w watched) From(address string) (uint64, bool) {
+	a, ok := w.v.Watched.Get(w.prefix + address)
+	return a.From, ok
+}
+
+// Rescan has this member look at a chain's blocks once more, down to a height,
+// for coins that arrived more than 144 blocks before their address was
+// registered, or that were missed. They count when a quorum of members says the
+// same: as many operators must ask for it.
+func (n *Node) Rescan(chain string, height uint64) error {
+	if _, ok := n.chains[chain]; !ok {
+		return fmt.Errorf("rescan: no chain %q here", chain)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h, ok := n.rescans[chain]; ok {
+		height = min(height, h)
+	}
+	n.rescans[chain] = height
+	return nil
+}
+
+// takeRescan is what Rescan asked for on a chain, once.
+func (n *Node) takeRescan(chain string) (height uint64, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	height, ok = n.rescans[chain]
+	delete(n.rescans, chain)
+	return height, ok
 }
 
 func (n *Node) noteChain(name string, o chains.Observations, err error) {
@@ -126,7 +184,7 @@ const maxIgnored = 10_000
 
 // failing is an error in words without the endpoint, which is the operator's.
 func failing(err error) string {
-	for _, e := range []error{chains.ErrTransport, chains.ErrDeepFork, chains.ErrEndpoint, chains.ErrPicture, chains.ErrCursor} {
+	for _, e := range []error{chains.ErrTransport, chains.ErrBehind, chains.ErrDeepFork, chains.ErrEndpoint, chains.ErrPicture, chains.ErrCursor} {
 		if errors.Is(err, e) {
 			return e.Error()
 		}

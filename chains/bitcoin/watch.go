@@ -28,6 +28,8 @@ const (
 	stepBlocks = 32
 	// feeBlocks of own data make a fee estimate (spec: outflows §7).
 	feeBlocks = 6
+	// retargetBlocks have one target.
+	retargetBlocks = 2016
 )
 
 // Config is a member's own node.
@@ -45,6 +47,7 @@ type Chain struct {
 	params  *chaincfg.Params
 	rpc     *client
 	known   atomic.Bool // the node is of this network
+	ours    programs
 }
 
 // New returns the adapter for one of Bitcoin's networks; it talks to nobody yet.
@@ -89,7 +92,10 @@ func (c *Chain) watch(ctx context.Context, v chains.View, cur chains.Cursor) (ch
 	if err := c.checkNetwork(ctx); err != nil {
 		return chains.Observations{}, nil, err
 	}
-	behind, err := s.Step(ctx, v, c, follow.Limits{Start: c.param.Start, Steps: stepBlocks, Chunk: 1})
+	c.ours.update(c.network, v.Watched)
+	behind, err := s.Step(ctx, v, c, follow.Limits{
+		Start: c.param.Start, Steps: stepBlocks, Chunk: 1, Longest: true, Fits: c.fits,
+	})
 	if err != nil {
 		return chains.Observations{}, nil, err
 	}
@@ -97,16 +103,43 @@ func (c *Chain) watch(ctx context.Context, v chains.View, cur chains.Cursor) (ch
 	for _, a := range v.Anchors {
 		anchors[a.Name] = true
 	}
-	s.Prune(v, s.Next, func(p follow.Spend) bool { return anchors[p.Resource] || v.Coins[p.Resource] })
+	coin := func(p follow.Spend) bool { return v.Coin != nil && v.Coin(p.Resource) }
+	s.Prune(v, s.Next, func(p follow.Spend) bool { return anchors[p.Resource] || coin(p) })
 
 	o := s.Observe(c.name, behind)
 	o.Tip = o.Head
 	o.Fee = c.fee(s, behind)
-	o.Spends, err = s.Match(v, c.payload, c.conclude, func(p follow.Spend) bool { return v.Coins[p.Resource] })
+	o.Spends, err = s.Match(v, c.payload, c.conclude, coin)
 	if err != nil {
 		return chains.Observations{}, nil, err
 	}
 	return o, s.Cursor(), nil
+}
+
+// Rescan implements chains.Chain.
+func (c *Chain) Rescan(cur chains.Cursor, height uint64) (chains.Cursor, error) {
+	return follow.Again(cur, c.param.CAIP2, c.param.Start, height)
+}
+
+// fits: a target follows from its parent's. How far it may move at a retarget
+// is bounded; how far it did is the node's business. The testnet lets easy
+// blocks in by their clock, which says nothing here.
+func (c *Chain) fits(parent, child follow.Block) error {
+	switch {
+	case c.network == address.Testnet:
+		return nil
+	case c.network == address.Regtest || child.Height%retargetBlocks != 0:
+		if child.Bits != parent.Bits {
+			return fmt.Errorf("target %08x after %08x", child.Bits, parent.Bits)
+		}
+		return nil
+	}
+	was, is := blockchain.CompactToBig(parent.Bits), blockchain.CompactToBig(child.Bits)
+	factor := big.NewInt(c.params.RetargetAdjustmentFactor)
+	if easiest := new(big.Int).Mul(was, factor); is.Cmp(easiest) > 0 {
+		return fmt.Errorf("retarget from %08x to %08x, more than %d times easier", parent.Bits, child.Bits, factor)
+	}
+	return nil
 }
 
 // payload: the transaction id, which no signature changes (spec: outflows B4).
@@ -201,6 +234,9 @@ func (c *Chain) Read(ctx context.Context, from, to uint64, w follow.Want) ([]fol
 		if err != nil {
 			return nil, fmt.Errorf("block %s: %w", hash, err)
 		}
+		if err := c.checkHeight(block, h); err != nil {
+			return nil, fmt.Errorf("%w: block %s: %w", chains.ErrEndpoint, hash, err)
+		}
 		out = append(out, c.scan(block, h, w))
 	}
 	return out, nil
@@ -222,6 +258,26 @@ func (c *Chain) block(ctx context.Context, hash string) (*btcutil.Block, error) 
 		return nil, fmt.Errorf("%w: %w", chains.ErrEndpoint, err)
 	}
 	return block, nil
+}
+
+// checkHeight: a coinbase names its height from BIP-34 on, and no node but an
+// old one mines without.
+func (c *Chain) checkHeight(block *btcutil.Block, height uint64) error {
+	if height == 0 || c.network != address.Regtest && height < uint64(c.params.BIP0034Height) {
+		return nil
+	}
+	coinbase := block.Transactions()[0]
+	if !blockchain.IsCoinBase(coinbase) {
+		return fmt.Errorf("no coinbase")
+	}
+	got, err := blockchain.ExtractCoinbaseHeight(coinbase)
+	if err != nil {
+		return fmt.Errorf("height: %w", err)
+	}
+	if int64(got) != int64(height) {
+		return fmt.Errorf("it is of height %d, not %d", got, height)
+	}
+	return nil
 }
 
 func checkBlock(b []byte, hash string, powLimit *big.Int) (*btcutil.Block, error) {
@@ -263,16 +319,24 @@ func checkBlock(b []byte, hash string, powLimit *big.Int) (*btcutil.Block, error
 func (c *Chain) scan(block *btcutil.Block, height uint64, w follow.Want) follow.Found {
 	msg := block.MsgBlock()
 	f := follow.Found{
-		Block:  follow.Block{Height: height, Hash: block.Hash().String()},
+		Block:  follow.Block{Height: height, Hash: block.Hash().String(), Bits: msg.Header.Bits},
 		Parent: msg.Header.PrevBlock.String(),
 	}
 	f.Rate, f.Full = c.rate(block, height)
-	fresh := map[string]bool{}
+	fresh, anchors := map[string]bool{}, map[wire.OutPoint]bool{}
+	for _, name := range w.Anchors() {
+		if op, err := parseOutpoint(name); err == nil {
+			anchors[op] = true
+		}
+	}
 	for i, tx := range block.Transactions() {
-		txid := tx.Hash().String()
 		if i > 0 {
 			for _, in := range tx.MsgTx().TxIn {
+				if !anchors[in.PreviousOutPoint] && !c.ours.spends(in) {
+					continue
+				}
 				if name := outpointName(in.PreviousOutPoint); fresh[name] || w.Resource(name) {
+					txid := tx.Hash().String()
 					f.Spends = append(f.Spends, follow.Spend{
 						Resource: name, TxID: txid, Payload: txid, Height: height, Block: f.Hash,
 					})
@@ -280,12 +344,18 @@ func (c *Chain) scan(block *btcutil.Block, height uint64, w follow.Want) follow.
 			}
 		}
 		for n, o := range tx.MsgTx().TxOut {
-			// Other script types at our keys are not credited (spec: outflows B4).
-			if !txscript.IsPayToWitnessPubKeyHash(o.PkScript) || o.Value <= 0 {
+			program, native, ok := program(o.PkScript)
+			if !ok || o.Value <= 0 || !c.ours.has(program) {
 				continue
 			}
-			addr, err := address.AddressOf(c.network, o.PkScript)
+			// The same key's address, whichever form was paid.
+			addr, err := address.AddressOf(c.network, append([]byte{txscript.OP_0, txscript.OP_DATA_20}, program[:]...))
 			if err != nil || !w.Address(addr, height) {
+				continue
+			}
+			txid := tx.Hash().String()
+			if !native {
+				f.Ignored = append(f.Ignored, follow.Ignored{Height: height, TxID: txid, Address: addr, Reason: "legacy form of our address"})
 				continue
 			}
 			if i == 0 {
@@ -313,10 +383,13 @@ func (c *Chain) rate(block *btcutil.Block, height uint64) (uint64, bool) {
 		claimed += o.Value
 	}
 	fees := claimed - blockchain.CalcBlockSubsidy(int32(height), c.params)
-	weight := blockchain.GetBlockWeight(block)
-	var size int64
-	for _, tx := range block.Transactions()[1:] {
-		size += blockchain.GetTransactionWeight(tx)
+	var weight, size int64 // without header and count, which nobody pays for
+	for i, tx := range block.Transactions() {
+		w := blockchain.GetTransactionWeight(tx)
+		weight += w
+		if i > 0 {
+			size += w
+		}
 	}
 	size /= blockchain.WitnessScaleFactor
 	if fees <= 0 || size <= 0 {

@@ -231,7 +231,7 @@ func (f *Fake) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o c
 	if err != nil {
 		return o, nil, err
 	}
-	behind, err := s.Step(ctx, v, f, follow.Limits{Start: f.start, Steps: 64, Chunk: 1})
+	behind, err := s.Step(ctx, v, f, follow.Limits{Start: f.start, Steps: 64, Chunk: 1, Longest: !f.accounts})
 	if err != nil {
 		return o, nil, err
 	}
@@ -245,8 +245,14 @@ func (f *Fake) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o c
 	}
 	unplanned := func(p follow.Spend) bool {
 		holder, n := splitResource(p.Resource)
-		next, ours := v.Sequences[holder]
-		return v.Coins[p.Resource] || ours && n >= next
+		if v.Coin != nil && v.Coin(p.Resource) {
+			return true
+		}
+		if v.Sequence == nil {
+			return false
+		}
+		next, ours := v.Sequence(holder)
+		return ours && n >= next
 	}
 	keep := s.Next
 	if f.accounts {
@@ -279,6 +285,11 @@ func (f *Fake) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o c
 		}
 	}
 	return o, s.Cursor(), nil
+}
+
+// Rescan implements chains.Chain.
+func (f *Fake) Rescan(c chains.Cursor, height uint64) (chains.Cursor, error) {
+	return follow.Again(c, f.caip2, f.start, height)
 }
 
 func (f *Fake) payload(a ledger.Attempt) (string, error) {

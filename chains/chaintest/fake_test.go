@@ -182,7 +182,7 @@ func TestFakeKeepsChainRules(t *testing.T) {
 	if err := send(1, 1); !errors.Is(err, chains.ErrAnchorSpent) {
 		t.Fatalf("sequence again: %v", err)
 	}
-	v := chains.View{Anchors: []chains.Anchor{b.Anchor}, Watched: b.Addresses}
+	v := chains.View{Anchors: []chains.Anchor{b.Anchor}, Watched: chains.Watch(b.Addresses)}
 	w.Fake.Mine(32)
 	o, _, err := w.Watch(ctx, v, nil)
 	if err != nil || len(o.Spends) != 1 || o.Spends[0].Outcome != ledger.OutcomeReverted || !o.Spends[0].Final {
@@ -211,14 +211,12 @@ func TestForeignWithoutBatch(t *testing.T) {
 		b := w.Batch(t)
 		w.Fake.Foreign(b.Anchor.Name)
 		w.Fake.Mine(1)
-		v := chains.View{Watched: b.Addresses, Sequences: map[string]uint64{}, Coins: map[string]bool{}}
+		v := chains.View{Watched: chains.Watch(b.Addresses)}
 		if o, _, err := w.Watch(context.Background(), v, nil); err != nil || len(o.Spends) != 0 {
 			t.Errorf("settled spend shown: %+v, %v", o.Spends, err)
 		}
-		v.Coins[b.Anchor.Name] = true
-		for a := range b.Addresses {
-			v.Sequences[a] = 0
-		}
+		v.Coin = func(outpoint string) bool { return outpoint == b.Anchor.Name }
+		v.Sequence = func(a string) (uint64, bool) { _, ours := b.Addresses[a]; return 0, ours }
 		o, _, err := w.Watch(context.Background(), v, nil)
 		if err != nil || len(o.Spends) != 1 || !o.Spends[0].Foreign || o.Spends[0].Batch != 0 {
 			t.Errorf("accounts %t: %+v, %v", w.accounts, o.Spends, err)
@@ -234,7 +232,7 @@ func TestFakeIsDeterministic(t *testing.T) {
 		w.Deposit(t)
 		w.Fake.Mine(3)
 		w.Fake.Reorg(2)
-		o, _, err := w.Watch(context.Background(), chains.View{Watched: b.Addresses}, nil)
+		o, _, err := w.Watch(context.Background(), chains.View{Watched: chains.Watch(b.Addresses)}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

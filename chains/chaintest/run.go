@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -52,6 +53,7 @@ type eye struct {
 	chain  chains.Chain
 	cursor chains.Cursor
 	view   chains.View
+	list   *chains.WatchList
 }
 
 // look steps until ok says so; it fails the test when it never does.
@@ -79,11 +81,12 @@ func (e *eye) step(t *testing.T) chains.Observations {
 }
 
 func (o *eye) watch(more map[string]uint64) {
-	if o.view.Watched == nil {
-		o.view.Watched = map[string]uint64{}
+	if o.list == nil {
+		o.list = chains.Watch(nil)
+		o.view.Watched = o.list
 	}
-	for a, from := range more {
-		o.view.Watched[a] = from
+	for _, a := range slices.Sorted(maps.Keys(more)) {
+		o.list.Add(a, more[a])
 	}
 }
 
@@ -132,6 +135,7 @@ func Run(t *testing.T, w World) {
 	t.Run("Broadcast", func(t *testing.T) { broadcast(t, w) })
 	t.Run("Inflow", func(t *testing.T) { inflows(t, w) })
 	t.Run("LateAddress", func(t *testing.T) { late(t, w) })
+	t.Run("Rescan", func(t *testing.T) { rescan(t, w) })
 	t.Run("Spend", func(t *testing.T) { spends(t, w) })
 	t.Run("Reorg", func(t *testing.T) { reorg(t, w) })
 	t.Run("Foreign", func(t *testing.T) { foreign(t, w) })
@@ -320,6 +324,37 @@ func late(t *testing.T, w World) {
 	// Out of the order the ledger promises: found all the same.
 	e.watch(map[string]uint64{third.Address: 0})
 	e.look(t, "the unordered inflow", sees(third.ID))
+}
+
+// rescan: what arrived more than a window before its address was registered is
+// found when an operator asks for it, not before, and an address that is not
+// watched is not found at all.
+func rescan(t *testing.T, w World) {
+	early, other := w.Deposit(t), w.Deposit(t)
+	w.Mine(t, 150)
+	e := &eye{chain: w.Adapter(t)}
+	e.watch(nil)
+	o := e.look(t, "the head", always)
+	e.watch(map[string]uint64{early.Address: o.Head.Height})
+	done := func(o chains.Observations) bool { return o.Again == 0 }
+	if o = e.look(t, "the end of the rescan", done); sees(early.ID)(o) {
+		t.Fatal("what arrived long before its address is found unasked")
+	}
+	next, err := e.chain.Rescan(e.cursor, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.cursor, e.chain = next, w.Adapter(t)
+	o = e.look(t, "the early inflow", func(o chains.Observations) bool { return done(o) && sees(early.ID)(o) })
+	if got, _ := inflow(o, early.ID); got.Depth < 150 || got.Fact.Amount != early.Amount {
+		t.Errorf("saw %+v", got)
+	}
+	if sees(other.ID)(o) {
+		t.Error("inflow to an address that is not watched")
+	}
+	if back, err := e.chain.Rescan([]byte("garbage"), 0); !errors.Is(err, chains.ErrCursor) || string(back) != "garbage" {
+		t.Errorf("garbage: %v", err)
+	}
 }
 
 // spends: our transaction is recognised by its bytes, and its end told at

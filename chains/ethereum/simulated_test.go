@@ -341,7 +341,7 @@ func (w *world) testOutcomes(t *testing.T) {
 	b := w.Batch(t)
 	from, to := b.Anchor.Attempts[0].Ethereum.From, b.Pays[0].To
 	base := *b.Anchor.Attempts[0].Ethereum
-	v := chains.View{Watched: b.Addresses, Floats: []string{from}}
+	v := chains.View{Watched: chains.Watch(b.Addresses), Floats: []string{from}}
 	var want []ledger.Outcome
 	for _, x := range []struct {
 		outcome ledger.Outcome
@@ -417,7 +417,7 @@ func (w *world) testSecondSignature(t *testing.T) {
 	}
 	w.Mine(t, 1)
 	c.param.Start = w.number(t, "latest")
-	o, _, err := c.Watch(t.Context(), chains.View{Watched: b.Addresses, Anchors: []chains.Anchor{b.Anchor}}, nil)
+	o, _, err := c.Watch(t.Context(), chains.View{Watched: chains.Watch(b.Addresses), Anchors: []chains.Anchor{b.Anchor}}, nil)
 	if err != nil || len(o.Spends) != 1 || o.Spends[0].Foreign || o.Spends[0].TxID != second.TxID {
 		t.Errorf("saw %+v, %v", o.Spends, err)
 	}
@@ -454,7 +454,7 @@ func (w *world) testArrivals(t *testing.T) {
 	w.give(t, w.usdt, addr, 0)
 	w.give(t, "", addr, 8)
 	w.Mine(t, 1)
-	o, _, err := c.Watch(t.Context(), chains.View{Watched: map[string]uint64{addr: 0}}, nil)
+	o, _, err := c.Watch(t.Context(), chains.View{Watched: chains.Watch(map[string]uint64{addr: 0})}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,7 +123,7 @@ func (c *Chain) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o 
 	for _, a := range v.Anchors {
 		anchors[a.Name] = true
 	}
-	unplanned := func(p follow.Spend) bool { return beyond(v.Sequences, p.Resource) }
+	unplanned := func(p follow.Spend) bool { return beyond(v.Sequence, p.Resource) }
 	s.Prune(v, s.Final, func(p follow.Spend) bool { return anchors[p.Resource] || unplanned(p) })
 
 	o = s.Observe(c.name, behind)
@@ -145,11 +145,19 @@ func (c *Chain) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o 
 	return o, s.Cursor(), nil
 }
 
+// Rescan implements chains.Chain.
+func (c *Chain) Rescan(cur chains.Cursor, height uint64) (chains.Cursor, error) {
+	return follow.Again(cur, c.param.CAIP2, c.param.Start, height)
+}
+
 // beyond reports whether a resource is a sequence that the ledger has not
 // assigned yet: whoever used it was not we.
-func beyond(next map[string]uint64, name string) bool {
+func beyond(next func(string) (uint64, bool), name string) bool {
+	if next == nil {
+		return false
+	}
 	from, n, _ := strings.Cut(name, ":")
-	first, ours := next[from]
+	first, ours := next(from)
 	sequence, err := strconv.ParseUint(n, 10, 64)
 	return ours && err == nil && sequence >= first
 }

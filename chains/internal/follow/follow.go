@@ -3,8 +3,9 @@
 // looked for. It is the part of Watch that adapters share.
 //
 // It promises one consistent picture after each step, over forks down to
-// Window blocks, and that an address which the ledger names late is looked for
-// from Window blocks before it became effective (spec: outflows §8.1).
+// Window blocks, never a step back because a node forgot some, and that an
+// address which the ledger names late is looked for from Window blocks before
+// it became effective (spec: outflows §8.1).
 //
 // Reading blocks, and judging what is in them, is the adapter's.
 package follow
@@ -48,19 +49,25 @@ type State struct {
 	InflowList []ledger.InflowFact `cbor:"4,keyasint"`
 	SpendList  []Spend             `cbor:"5,keyasint"`
 
-	// Addresses get their From from the attested tip when the ledger applies
-	// them, so From never falls in log order: all addresses with From < Upto
-	// were in the view when Upto was first seen. Count tells when that fails.
-	Upto  uint64   `cbor:"7,keyasint"`
-	At    []string `cbor:"8,keyasint"` // known ones with From = Upto, sorted
-	Count uint64   `cbor:"9,keyasint"` // known ones with From < Upto
+	Known uint64 `cbor:"7,keyasint"` // addresses looked for: the view's numbers below it
 
 	Final uint64 `cbor:"12,keyasint"` // Ethereum: highest finalized height met; no fork goes below it
 
-	// A rescan runs up to the head. A later one waits for it, so that a steady
-	// flow of new addresses cannot keep it from ending.
-	Rescan  *uint64 `cbor:"10,keyasint"` // next height of the running one
-	Waiting *uint64 `cbor:"11,keyasint"` // first height of the next one
+	// A later rescan waits for the running one, so that a steady flow of new
+	// addresses cannot keep it from ending.
+	Rescan  *Rescan `cbor:"10,keyasint"`
+	Waiting *Rescan `cbor:"11,keyasint"` // of its fields, First and Early count
+}
+
+// Rescan is a walk down the best chain through blocks that were read before
+// somebody asked for what may be in them. Downwards, because then each block
+// is the one that the block above names, and none can be slipped in below the
+// window.
+type Rescan struct {
+	First uint64 `cbor:"1,keyasint"` // last height to be read
+	Upto  uint64 `cbor:"2,keyasint"` // heights below are still to be read
+	Hash  string `cbor:"3,keyasint"` // of the block at Upto−1
+	Early bool   `cbor:"4,keyasint"` // an operator's: also what is more than Window older than its address
 }
 
 // Block is one block of the best chain.
@@ -69,6 +76,7 @@ type Block struct {
 	Hash   string `cbor:"2,keyasint"`
 	Rate   uint64 `cbor:"3,keyasint"` // Bitcoin: average fee rate, sat/kvB; Ethereum: base fee, wei
 	Full   bool   `cbor:"4,keyasint"` // Bitcoin: at least half full
+	Bits   uint32 `cbor:"5,keyasint"` // Bitcoin: the target
 }
 
 // Spend is a resource of ours consumed by a transaction.
@@ -112,9 +120,11 @@ type Want struct {
 	view    chains.View
 	anchors map[string]bool
 	state   *State
+	early   bool
 }
 
-func (s *State) want(v chains.View) Want {
+// Want is what a view wants of a block.
+func (s *State) Want(v chains.View) Want {
 	w := Want{view: v, anchors: make(map[string]bool, len(v.Anchors)), state: s}
 	for _, a := range v.Anchors {
 		w.anchors[a.Name] = true
@@ -124,26 +134,35 @@ func (s *State) want(v chains.View) Want {
 
 // Address reports whether an inflow to the address at the height is looked for.
 func (w Want) Address(addr string, height uint64) bool {
-	from, ok := w.view.Watched[addr]
-	return ok && height+Window >= from
+	if w.view.Watched == nil {
+		return false
+	}
+	from, ok := w.view.Watched.From(addr)
+	return ok && (w.early || height+Window >= from)
 }
 
 // Addresses are all that matter in a block up to the height, sorted.
 func (w Want) Addresses(height uint64) []string {
+	if w.view.Watched == nil {
+		return nil
+	}
 	var out []string
-	for a, from := range w.view.Watched {
-		if height+Window >= from {
+	for n := range w.view.Watched.Registered() {
+		if a, ok := w.view.Watched.Number(n); ok && w.Address(a, height) {
 			out = append(out, a)
 		}
 	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }
+
+// Anchors are those of open batches.
+func (w Want) Anchors() []string { return slices.Sorted(maps.Keys(w.anchors)) }
 
 // Resource reports whether the ledger or the picture holds this outpoint.
 func (w Want) Resource(name string) bool {
 	_, ok := w.state.Inflows[name]
-	return ok || w.view.Coins[name] || w.anchors[name]
+	return ok || w.anchors[name] || w.view.Coin != nil && w.view.Coin(name)
 }
 
 // Limits bound one step.
@@ -151,6 +170,13 @@ type Limits struct {
 	Start uint64 // first height of interest
 	Steps uint64 // blocks read per step; a rescan has as many again
 	Chunk uint64 // blocks per Read
+
+	// Longest: a branch is better only if it has more blocks. Work of a few
+	// blocks is counted so on Bitcoin; elsewhere votes count.
+	Longest bool
+	// Fits says why a block cannot follow its parent, as far as headers tell;
+	// nil: not asked.
+	Fits func(parent, child Block) error
 }
 
 // Load decodes a cursor; an empty one begins at start.
@@ -189,6 +215,16 @@ func (s *State) Cursor() chains.Cursor {
 	return ledger.Marshal(out)
 }
 
+// Again is chains.Chain's Rescan, for every adapter.
+func Again(c chains.Cursor, chain string, start, height uint64) (chains.Cursor, error) {
+	s, err := Load(c, chain, start)
+	if err != nil {
+		return c, err
+	}
+	s.Look(max(start, height), true)
+	return s.Cursor(), nil
+}
+
 // Head is the best block read; false before the first.
 func (s *State) Head() (Block, bool) {
 	if len(s.Blocks) == 0 {
@@ -217,11 +253,11 @@ func (s *State) Step(ctx context.Context, v chains.View, src Source, lim Limits)
 	if err != nil {
 		return 0, fmt.Errorf("best block: %w", err)
 	}
-	if err := s.unwind(ctx, src, best, lim.Start); err != nil {
+	if err := s.unwind(ctx, src, best, lim); err != nil {
 		return 0, err
 	}
 	s.admit(v, lim.Start)
-	w := s.want(v)
+	w := s.Want(v)
 	if err := s.advance(ctx, w, src, best, lim); err != nil {
 		return 0, err
 	}
@@ -237,8 +273,9 @@ func (s *State) Step(ctx context.Context, v chains.View, src Source, lim Limits)
 	return behind, nil
 }
 
-// unwind drops what left the best chain.
-func (s *State) unwind(ctx context.Context, src Source, best, start uint64) error {
+// unwind drops what left the best chain. A node that only forgot blocks has no
+// better chain to show.
+func (s *State) unwind(ctx context.Context, src Source, best uint64, lim Limits) error {
 	if len(s.Blocks) == 0 {
 		return nil
 	}
@@ -256,18 +293,22 @@ func (s *State) unwind(ctx context.Context, src Source, best, start uint64) erro
 			break
 		}
 	}
-	first := s.Blocks[0].Height
-	if keep == 0 && first != start {
-		return fmt.Errorf("%w: none of our blocks %d to %d is in it", chains.ErrDeepFork, first, s.Next-1)
-	}
 	if keep == len(s.Blocks) {
 		return nil
 	}
-	if fork := first + uint64(keep); fork <= s.Final {
+	first := s.Blocks[0].Height
+	fork := first + uint64(keep)
+	if best < fork || lim.Longest && best < s.Next {
+		return fmt.Errorf("%w: its best is %d, ours %d", chains.ErrBehind, best, s.Next-1)
+	}
+	if keep == 0 && first != lim.Start {
+		return fmt.Errorf("%w: none of our blocks %d to %d is in it", chains.ErrDeepFork, first, s.Next-1)
+	}
+	if fork <= s.Final {
 		return fmt.Errorf("%w: at %d, which was final up to %d", chains.ErrDeepFork, fork, s.Final)
 	}
 	s.Blocks = s.Blocks[:keep]
-	s.Next = first + uint64(keep)
+	s.Next = fork
 	gone := func(height uint64) bool { return height >= s.Next }
 	maps.DeleteFunc(s.Inflows, func(_ string, f ledger.InflowFact) bool { return gone(f.Height) })
 	maps.DeleteFunc(s.Spends, func(_ string, p Spend) bool { return gone(p.Height) })
@@ -275,60 +316,61 @@ func (s *State) unwind(ctx context.Context, src Source, best, start uint64) erro
 	return nil
 }
 
-// admit compares the view's addresses with those known and asks for a rescan
-// where blocks that may matter were read without them.
+// admit asks for a rescan where blocks that may matter were read without an
+// address. A ledger behind the one of the last step is believed: what it has
+// not heard of is not looked for, and is new again later.
 func (s *State) admit(v chains.View, start uint64) {
-	first, upto := ^uint64(0), s.Upto
-	var at []string
-	below, known := uint64(0), uint64(0)
-	for a, from := range v.Watched {
-		isNew := from > s.Upto
-		switch {
-		case from < s.Upto:
-			known++
-		case from == s.Upto:
-			_, found := slices.BinarySearch(s.At, a)
-			isNew = !found
-		}
-		if isNew {
-			first = min(first, max(start, from-min(from, Window)))
-		}
-		if from > upto {
-			below, upto, at = below+uint64(len(at)), from, nil
-		}
-		switch {
-		case from == upto:
-			at = append(at, a)
-		default:
-			below++
-		}
-	}
-	if known > s.Count {
-		// Cannot happen while From follows the log. Found all the same: look
-		// for everything again rather than miss a deposit.
-		first = start
-	}
-	slices.Sort(at)
-	s.Upto, s.At, s.Count = upto, at, below
-	if first >= s.Next {
+	if v.Watched == nil {
+		s.Known = 0
 		return
 	}
+	first := ^uint64(0)
+	for n := s.Known; n < v.Watched.Registered(); n++ {
+		addr, ok := v.Watched.Number(n)
+		if from, watched := v.Watched.From(addr); ok && watched {
+			first = min(first, max(start, from-min(from, Window)))
+		}
+	}
+	s.Known = v.Watched.Registered()
+	s.Look(first, false)
+}
+
+// Look asks for a rescan of what was read from the height first on; early: for
+// coins at any distance before their address was registered.
+func (s *State) Look(first uint64, early bool) {
 	switch {
+	case first >= s.Next:
 	case s.Rescan == nil:
-		s.Rescan = &first
-	case s.Waiting == nil || *s.Waiting > first:
-		s.Waiting = &first
+		s.Rescan = &Rescan{First: first, Upto: s.Next, Early: early}
+		if head, ok := s.Head(); ok {
+			s.Rescan.Hash = head.Hash
+		}
+	case s.Waiting == nil:
+		s.Waiting = &Rescan{First: first, Early: early}
+	default:
+		s.Waiting = &Rescan{First: min(first, s.Waiting.First), Early: early || s.Waiting.Early}
 	}
 }
 
 func (s *State) advance(ctx context.Context, w Want, src Source, best uint64, lim Limits) error {
 	for left := lim.Steps; left > 0 && s.Next <= best; {
 		n := min(left, lim.Chunk, best+1-s.Next)
-		found, err := s.read(ctx, w, src, s.Next, s.Next+n-1)
+		found, err := read(ctx, w, src, s.Next, s.Next+n-1)
 		if err != nil {
 			return err
 		}
 		for _, f := range found {
+			parent, ok := s.Head()
+			switch {
+			case ok && f.Parent != parent.Hash:
+				// The chain may move while it is read: nothing is kept, the
+				// next step finds the fork.
+				return fmt.Errorf("block %d: best chain moved while reading", f.Height)
+			case ok && lim.Fits != nil:
+				if err := lim.Fits(parent, f.Block); err != nil {
+					return fmt.Errorf("%w: block %d: %w", chains.ErrEndpoint, f.Height, err)
+				}
+			}
 			s.Blocks = append(s.Blocks, f.Block)
 			s.Next++
 			s.add(f)
@@ -339,27 +381,58 @@ func (s *State) advance(ctx context.Context, w Want, src Source, best uint64, li
 }
 
 func (s *State) rescan(ctx context.Context, w Want, src Source, lim Limits) error {
-	for left := lim.Steps; left > 0 && s.Rescan != nil; {
-		if *s.Rescan >= s.Next {
-			s.Rescan, s.Waiting = s.Waiting, nil
+	for left := lim.Steps; left > 0 && s.Rescan != nil && len(s.Blocks) > 0; {
+		r := *s.Rescan
+		r.Upto = min(r.Upto, s.Next) // what a fork took was read anew, with all addresses
+		if r.Upto <= r.First {
+			next := s.Waiting
+			s.Rescan, s.Waiting = nil, nil
+			if next != nil {
+				s.Look(next.First, next.Early)
+			}
 			continue
 		}
-		n := min(left, lim.Chunk, s.Next-*s.Rescan)
-		found, err := s.read(ctx, w, src, *s.Rescan, *s.Rescan+n-1)
+		w.early = r.Early
+		n := min(left, lim.Chunk, r.Upto-r.First)
+		found, err := read(ctx, w, src, r.Upto-n, r.Upto-1)
 		if err != nil {
 			return err
+		}
+		if ours := s.Hash(r.Upto - 1); ours != "" {
+			r.Hash = ours
+		}
+		for i := len(found) - 1; i >= 0; i-- {
+			if found[i].Hash != r.Hash {
+				if found[i].Height >= s.Blocks[0].Height {
+					return fmt.Errorf("block %d: best chain moved while reading", found[i].Height)
+				}
+				return fmt.Errorf("%w: block %d is %s, and %s is in our chain", chains.ErrEndpoint, found[i].Height, found[i].Hash, r.Hash)
+			}
+			r.Hash = found[i].Parent
 		}
 		for _, f := range found {
 			s.add(f)
 		}
-		*s.Rescan += n
+		r.Upto -= n
+		s.Rescan = &r
 		left -= n
 	}
 	return nil
 }
 
-// read fetches blocks and checks that they are of one chain, and of ours.
-func (s *State) read(ctx context.Context, w Want, src Source, from, to uint64) ([]Found, error) {
+// again is how many blocks are still to be read again.
+func (s *State) again() (n uint64) {
+	if r := s.Rescan; r != nil && r.Upto > r.First {
+		n = r.Upto - r.First
+	}
+	if r := s.Waiting; r != nil && s.Next > r.First {
+		n += s.Next - r.First
+	}
+	return n
+}
+
+// read fetches blocks and checks that they are as many as were asked for.
+func read(ctx context.Context, w Want, src Source, from, to uint64) ([]Found, error) {
 	found, err := src.Read(ctx, from, to, w)
 	if err != nil {
 		return nil, fmt.Errorf("read blocks %d to %d: %w", from, to, err)
@@ -367,24 +440,10 @@ func (s *State) read(ctx context.Context, w Want, src Source, from, to uint64) (
 	if uint64(len(found)) != to-from+1 {
 		return nil, fmt.Errorf("%w: %d blocks for %d to %d", chains.ErrEndpoint, len(found), from, to)
 	}
-	parent := ""
-	if from > 0 {
-		parent = s.Hash(from - 1)
-	}
 	for i, f := range found {
-		height := from + uint64(i)
-		if f.Height != height {
-			return nil, fmt.Errorf("%w: block %d for %d", chains.ErrEndpoint, f.Height, height)
+		if f.Height != from+uint64(i) {
+			return nil, fmt.Errorf("%w: block %d for %d", chains.ErrEndpoint, f.Height, from+uint64(i))
 		}
-		// The chain may move while it is read: nothing is kept, the next step
-		// finds the fork.
-		if parent != "" && f.Parent != parent {
-			return nil, fmt.Errorf("block %d: best chain moved while reading", height)
-		}
-		if ours := s.Hash(height); ours != "" && ours != f.Hash {
-			return nil, fmt.Errorf("block %d: best chain moved while reading", height)
-		}
-		parent = f.Hash
 	}
 	return found, nil
 }
@@ -417,7 +476,10 @@ func (s *State) Prune(v chains.View, keep uint64, open func(Spend) bool) {
 	}
 	old := func(height uint64) bool { return height+Window < head.Height }
 	maps.DeleteFunc(s.Inflows, func(id string, f ledger.InflowFact) bool {
-		if _, watched := v.Watched[f.Address]; !watched {
+		if v.Watched == nil {
+			return true
+		}
+		if _, watched := v.Watched.From(f.Address); !watched {
 			return true
 		}
 		return old(f.Height) && v.Counted != nil && v.Counted(id)
@@ -431,7 +493,7 @@ func (s *State) Prune(v chains.View, keep uint64, open func(Spend) bool) {
 
 // Observe is the part of the picture that is alike on every chain.
 func (s *State) Observe(chain string, behind uint64) chains.Observations {
-	o := chains.Observations{Behind: behind, Blocks: make(map[uint64]string, len(s.Blocks))}
+	o := chains.Observations{Behind: behind, Again: s.again(), Blocks: make(map[uint64]string, len(s.Blocks))}
 	for _, b := range s.Blocks {
 		o.Blocks[b.Height] = b.Hash
 	}

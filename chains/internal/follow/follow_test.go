@@ -93,11 +93,11 @@ func step(t *testing.T, s *State, v chains.View, src Source) *State {
 }
 
 func watch(addresses ...any) chains.View {
-	v := chains.View{Watched: map[string]uint64{}}
+	list := chains.Watch(nil)
 	for i := 0; i < len(addresses); i += 2 {
-		v.Watched[addresses[i].(string)] = uint64(addresses[i+1].(int))
+		list.Add(addresses[i].(string), uint64(addresses[i+1].(int)))
 	}
-	return v
+	return chains.View{Watched: list}
 }
 
 func ids(s *State) []string {
@@ -228,7 +228,7 @@ func TestRescanIsNotStarved(t *testing.T) {
 		addr := fmt.Sprintf("n%d", i)
 		src.pays[uint64(len(src.hashes)-1)] = addr
 		s = step(t, s, v, src) // reads that block
-		v.Watched[addr] = uint64(len(src.hashes))
+		v.Watched.(*chains.WatchList).Add(addr, uint64(len(src.hashes)))
 		s = step(t, s, v, src)
 		src.grow(1, "a")
 	}
@@ -240,20 +240,160 @@ func TestRescanIsNotStarved(t *testing.T) {
 	}
 }
 
-// From never falls in log order; an address that breaks this is found by the
-// count, and everything is read again.
+// An address that is registered late with an old height is looked for from
+// there; one that goes is no reason to read anything, and its number stays.
 func TestAddressOutOfOrder(t *testing.T) {
 	src := newSource(500)
 	src.pays[3] = "odd"
 	s, _ := Load(nil, "c", 0)
-	s = follow(t, s, watch("first", 0, "second", 400), src)
-	if s = follow(t, s, watch("first", 0, "second", 400, "odd", 2), src); len(ids(s)) != 1 {
+	v := watch("first", 0, "second", 400)
+	s = follow(t, s, v, src)
+	list := v.Watched.(*chains.WatchList)
+	list.Add("odd", 2)
+	if s = follow(t, s, v, src); len(ids(s)) != 1 {
 		t.Error("missed")
 	}
-	// One that goes is no reason to read anything.
 	src.reads = 0
-	if follow(t, s, watch("second", 400, "odd", 2), src); src.reads != 0 {
+	list.Remove("first")
+	if s = follow(t, s, v, src); src.reads != 0 {
 		t.Errorf("%d blocks read", src.reads)
+	}
+	src.pays[450] = "fourth"
+	list.Add("fourth", 500)
+	if s = follow(t, s, v, src); len(ids(s)) != 2 {
+		t.Errorf("%v", ids(s))
+	}
+}
+
+// A ledger that is behind the last step's, as after a restart, does not make
+// the follower take addresses for known that it did not ask the blocks for.
+func TestLedgerFallsBack(t *testing.T) {
+	src := newSource(300)
+	s, _ := Load(nil, "c", 0)
+	s = follow(t, s, watch("first", 0, "second", 290), src)
+	src.pays[305] = "second"
+	src.grow(10, "a")
+	s = follow(t, s, watch("first", 0), src)
+	if s = follow(t, s, watch("first", 0, "second", 290), src); !slices.Equal(ids(s), []string{"second@305"}) {
+		t.Errorf("%v", ids(s))
+	}
+}
+
+// "still earlier coins are found by rescan(height) by operators": and by
+// nothing else, down to the height and no further; over a fork and restarts.
+func TestRescanByOperator(t *testing.T) {
+	src := newSource(600)
+	for _, h := range []uint64{50, 100, 400, 500} {
+		src.pays[h] = "a"
+	}
+	v := watch("a", 500)
+	s, _ := Load(nil, "c", 0)
+	if s = follow(t, s, v, src); !slices.Equal(ids(s), []string{"a@400", "a@500"}) {
+		t.Fatalf("%v", ids(s))
+	}
+	c, err := Again(s.Cursor(), "c", 0, 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Load(c, "c", 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Observe("c", 0).Again; got != 540 {
+		t.Errorf("%d blocks to be read again, want 540", got)
+	}
+	s = step(t, s, v, src)
+	src.fork(110, "b") // below where the rescan stands
+	src.pays[500], src.pays[560] = "", "a"
+	if s = follow(t, s, v, src); !slices.Equal(ids(s), []string{"a@100", "a@400", "a@560"}) {
+		t.Errorf("%v", ids(s))
+	}
+	if got := s.Observe("c", 0).Again; got != 0 {
+		t.Errorf("%d blocks left", got)
+	}
+	if _, err := Again([]byte{1}, "c", 0, 60); !errors.Is(err, chains.ErrCursor) {
+		t.Errorf("garbage: %v", err)
+	}
+}
+
+// A block far below the window is taken only if our chain goes through it: a
+// node cannot slip in another that is as good by itself.
+func TestRescanTakesOnlyOurChain(t *testing.T) {
+	src := newSource(600)
+	src.pays[100] = "a"
+	v := watch("a", 500)
+	s, _ := Load(nil, "c", 0)
+	s = follow(t, s, v, src)
+	s.Look(60, true)
+	src.lie = func(f []Found) {
+		for i := range f {
+			if f[i].Height == 100 {
+				f[i].Hash = "x100"
+			}
+		}
+	}
+	var err error
+	for range 20 {
+		if _, err = s.Step(t.Context(), v, src, limits); err != nil {
+			break
+		}
+		s.Prune(v, s.Next, func(Spend) bool { return false })
+	}
+	if !errors.Is(err, chains.ErrEndpoint) || len(ids(s)) != 0 {
+		t.Errorf("%v, %v", ids(s), err)
+	}
+}
+
+// A node that forgot blocks, or is behind another that was asked before, takes
+// nothing out of the picture; a better branch does.
+func TestNodeFallsBack(t *testing.T) {
+	src := newSource(50)
+	src.pays[48] = "a"
+	v := watch("a", 0)
+	s, _ := Load(nil, "c", 0)
+	s = follow(t, s, v, src)
+	longest := limits
+	longest.Longest = true
+	hashes := slices.Clone(src.hashes)
+	refused := func(what string, lim Limits) {
+		t.Helper()
+		if _, err := s.Step(t.Context(), v, src, lim); !errors.Is(err, chains.ErrBehind) || len(ids(s)) != 1 || s.Next != 50 {
+			t.Errorf("%s: %v, inflows %v, next %d", what, err, ids(s), s.Next)
+		}
+	}
+	src.hashes = slices.Clone(hashes[:45])
+	refused("stale", limits)
+	src.fork(5, "b") // 40 to 45
+	refused("a shorter branch", longest)
+	src.hashes = slices.Clone(hashes)
+	src.hashes = src.hashes[:49]
+	src.grow(1, "b")
+	refused("a branch as long", longest)
+	src.grow(1, "b")
+	src.pays[48] = ""
+	if _, err := s.Step(t.Context(), v, src, longest); err != nil || s.Hash(50) != "b50" {
+		t.Errorf("a longer branch: %v, %s", err, s.Hash(50))
+	}
+	// Where votes decide, a branch may be shorter.
+	src.fork(9, "c")
+	src.hashes = src.hashes[:45]
+	if _, err := s.Step(t.Context(), v, src, limits); err != nil || s.Hash(44) != "c44" {
+		t.Errorf("a shorter branch by votes: %v, %s", err, s.Hash(44))
+	}
+}
+
+// A block whose target does not follow from its parent's is no block of ours.
+func TestFits(t *testing.T) {
+	src := newSource(30)
+	lim := limits
+	lim.Fits = func(parent, child Block) error {
+		if child.Height == parent.Height+1 && child.Height == 20 {
+			return errors.New("too easy")
+		}
+		return nil
+	}
+	s, _ := Load(nil, "c", 0)
+	if _, err := s.Step(t.Context(), watch(), src, lim); !errors.Is(err, chains.ErrEndpoint) {
+		t.Errorf("%v", err)
 	}
 }
 
