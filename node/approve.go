@@ -116,6 +116,7 @@ func (n *Node) world(v *ledger.State) world {
 	}
 	w.tests = n.plannedTests(v)
 	w.caughtUp = n.caughtUp()
+	w.said = n.said
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.prepared {

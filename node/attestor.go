@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/coffer-network/coffer/chains"
@@ -21,6 +23,7 @@ type world struct {
 	self     ledger.MemberID
 	clock    uint64 // own clock, Unix ms; 0: not to be attested yet
 	prices   map[string]ledger.PriceReport
+	said     map[string]ledger.PriceReport  // own newest signed report, by asset, of this life or another
 	seen     map[string]chains.Observations // by chain
 	ready    []ledger.ShareReady
 	tests    []ledger.TestSig
@@ -76,7 +79,7 @@ func planAttestations(v *ledger.State, w world) []statement {
 	if v.Epoch().Number == 0 {
 		return out // nothing else counts before there are keys
 	}
-	if rs := planPrices(v, seat, w.prices); len(rs) > 0 {
+	if rs := planPrices(v, seat, w); len(rs) > 0 {
 		say(ledger.KindPrice, rs)
 	}
 	for _, c := range v.Genesis.Chains {
@@ -179,23 +182,31 @@ func bodyOf(b ledger.Batch, k uint64) (uint64, bool) {
 	return 0, false
 }
 
-func planPrices(v *ledger.State, seat ledger.Seat, prices map[string]ledger.PriceReport) []ledger.PriceReport {
+// planPrices says one word per asset and round. A word that was signed and not
+// heard is said again as it was, and none for an earlier round: a second one
+// would be evidence against this member (spec: committee §7, E1).
+func planPrices(v *ledger.State, seat ledger.Seat, w world) []ledger.PriceReport {
 	round := v.Time() / v.Params.RoundSeconds
 	var rs []ledger.PriceReport
 	for _, a := range v.Genesis.Assets {
-		p, ok := prices[a.ID]
-		if !ok {
+		p, ok := w.prices[a.ID]
+		old, signed := w.said[a.ID]
+		switch {
+		case signed && old.Round > round:
 			continue
+		case signed && old.Round == round:
+			p = old
+		case !ok:
+			continue
+		default:
+			p.Round, p.Observed = round, min(p.Observed, v.Millis)
 		}
 		said := false
 		for _, r := range seat.Reports {
 			said = said || r.Asset == a.ID && r.Round >= round
 		}
-		if !said {
-			p.Round, p.Observed = round, min(p.Observed, v.Millis)
-			if v.Millis-p.Observed < 60_000 {
-				rs = append(rs, p)
-			}
+		if !said && v.Millis < p.Observed+60_000 {
+			rs = append(rs, p)
 		}
 	}
 	return rs
@@ -291,6 +302,11 @@ func (n *Node) say(ctx context.Context, s statement) error {
 			return err
 		}
 	}
+	if rs, ok := s.body.([]ledger.PriceReport); ok {
+		if err := n.keepSaid(rs); err != nil {
+			return err
+		}
+	}
 	a := ledger.NewAttestation(n.key, v.Cluster, n.seq, s.kind, s.body)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -301,6 +317,38 @@ func (n *Node) say(ctx context.Context, s statement) error {
 	if r.Code != ledger.OK {
 		n.metrics.refused(string(r.Code))
 		n.log.Debug("attestation refused", slog.Int("kind", int(s.kind)), slog.String("code", string(r.Code)))
+	}
+	return nil
+}
+
+// saidName is where the newest signed price reports are kept.
+const saidName = "attested-prices"
+
+// keepSaid has reports on disk before they are signed: one write a round.
+func (n *Node) keepSaid(rs []ledger.PriceReport) error {
+	for _, r := range rs {
+		n.said[r.Asset] = r
+	}
+	all := make([]ledger.PriceReport, 0, len(n.said))
+	for _, asset := range slices.Sorted(maps.Keys(n.said)) {
+		all = append(all, n.said[asset])
+	}
+	return n.keys.Put(saidName, ledger.Marshal(all))
+}
+
+// loadSaid reads what an earlier life signed.
+func (n *Node) loadSaid() error {
+	n.said = map[string]ledger.PriceReport{}
+	b, err := n.keys.Get(saidName)
+	if err != nil || b == nil {
+		return err
+	}
+	var all []ledger.PriceReport
+	if err := ledger.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	for _, r := range all {
+		n.said[r.Asset] = r
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"crypto/ed25519"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"testing"
@@ -175,6 +177,68 @@ func TestPlanPrices(t *testing.T) {
 	expect(t, "two assets", got, ledger.KindPrice)
 	c.say(0, ledger.KindPrice, got[0].body)
 	expect(t, "said", c.plan(world{prices: ps}))
+}
+
+// A member says one word for a round, however often and after whatever crash:
+// a second one would be evidence against it (spec: committee §7, E1).
+func TestPlanPricesSaysNoSecondWord(t *testing.T) {
+	c := running(t)
+	c.tick(15_000)
+	round := c.s.Time() / 15
+	first := ledger.PriceReport{Asset: "btc", Round: round, Price: fixed.New(7), Observed: c.s.Millis - 1}
+	w := world{
+		prices: map[string]ledger.PriceReport{"btc": {Asset: "btc", Price: fixed.New(8), Observed: c.s.Millis}},
+		said:   map[string]ledger.PriceReport{"btc": first},
+	}
+	got := c.plan(w)
+	expect(t, "signed and not heard", got, ledger.KindPrice)
+	if r := got[0].body.([]ledger.PriceReport); r[0] != first {
+		t.Errorf("said %+v, then %+v", first, r[0])
+	}
+	first.Round++
+	w.said["btc"] = first
+	expect(t, "a view that is behind", c.plan(w))
+	first.Round -= 2
+	w.said["btc"] = first
+	got = c.plan(w)
+	expect(t, "a new round", got, ledger.KindPrice)
+	if r := got[0].body.([]ledger.PriceReport); r[0].Round != round || r[0].Price != fixed.New(8) {
+		t.Errorf("a new round: %+v", r[0])
+	}
+}
+
+// What was signed is on disk: another life reads it.
+func TestSaidPricesOutliveTheProcess(t *testing.T) {
+	key := ed25519.NewKeyFromSeed(seedOf("member", 0))
+	dir := disk(t, key, testPassphrase)
+	quiet := slog.New(slog.DiscardHandler)
+	open := func() *Node {
+		ks, _, err := openKeystore(dir, []byte(testPassphrase), quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &Node{keys: ks}
+		if err := n.loadSaid(); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	r := ledger.PriceReport{Asset: "btc", Round: 9, Price: fixed.New(7), Observed: 3}
+	n := open()
+	if len(n.said) != 0 {
+		t.Fatalf("a new node said %+v", n.said)
+	}
+	if err := n.keepSaid([]ledger.PriceReport{r, {Asset: "eth", Round: 9, Price: fixed.New(1)}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.keys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n = open()
+	defer n.keys.Close()
+	if len(n.said) != 2 || n.said["btc"] != r {
+		t.Errorf("read back %+v", n.said)
+	}
 }
 
 func see(chain string, o chains.Observations) world {

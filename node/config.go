@@ -23,7 +23,8 @@ type Config struct {
 	Operator string `toml:"operator"` // host:port of the operators' listener, loopback; empty: none
 
 	Chains []ChainConfig `toml:"chain"`
-	Prices []string      `toml:"prices"` // URL of each venue, {asset} stands for the asset's symbol
+	Venues []string      `toml:"venues"` // public venues that are asked for prices: bitstamp, coinbase, kraken
+	Prices []string      `toml:"prices"` // URLs of price servers besides, {asset} stands for the asset's symbol
 
 	Peers map[string]string `toml:"peers"` // member id → multiaddr, where it differs from genesis
 
@@ -111,8 +112,20 @@ func (c Config) Validate(g ledger.Genesis) error {
 			return fmt.Errorf("no endpoint for chain %s", want.Name)
 		}
 	}
-	if len(c.Prices) < minVenues {
-		return fmt.Errorf("%d price venues, want at least %d", len(c.Prices), minVenues)
+	vs, err := openVenues(c, nil)
+	if err != nil {
+		return err
+	}
+	for _, a := range g.Assets {
+		n := 0
+		for _, v := range vs {
+			if v.Lists(a.Symbol) {
+				n++
+			}
+		}
+		if n < minVenues {
+			return fmt.Errorf("asset %s: %d of the price venues list %s, want at least %d", a.ID, n, a.Symbol, minVenues)
+		}
 	}
 	if _, _, err := net.SplitHostPort(c.API); err != nil {
 		return fmt.Errorf("api listener %q: %w", c.API, err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,11 @@ func TestConfigValidate(t *testing.T) {
 		"an endpoint that is none":     func(c *Config) { c.Chains[0].URL = "localhost" },
 		"no endpoint":                  func(c *Config) { c.Chains[0].URL = "" },
 		"two venues":                   func(c *Config) { c.Prices = c.Prices[:2] },
+		"a venue named twice":          func(c *Config) { c.Venues = []string{"kraken", "kraken"} },
+		"a price server named twice":   func(c *Config) { c.Prices = append(c.Prices, c.Prices[0]) },
+		"an unknown venue":             func(c *Config) { c.Venues = []string{"mtgox"} },
+		"a price server in the clear":  func(c *Config) { c.Prices = append(c.Prices, "http://example.org/{asset}") },
+		"a price server by name":       func(c *Config) { c.Prices = append(c.Prices, "http://localhost/{asset}") },
 		"no API listener":              func(c *Config) { c.API = "" },
 		"an API listener without port": func(c *Config) { c.API = "127.0.0.1" },
 		"operators from anywhere":      func(c *Config) { c.Operator = "0.0.0.0:9000" },
@@ -95,6 +101,16 @@ func TestConfigValidate(t *testing.T) {
 		}
 	}
 	c := testConfig("")
+	c.Prices, c.Venues = nil, []string{"coinbase", "kraken", "bitstamp"}
+	if err := c.Validate(g); err != nil {
+		t.Errorf("three public venues: %v", err)
+	}
+	usdc := g
+	usdc.Assets = append(slices.Clone(g.Assets), ledger.AssetParam{ID: "usdc.eth", Symbol: "USDC"})
+	if err := c.Validate(usdc); err == nil || !strings.Contains(err.Error(), "usdc.eth") {
+		t.Errorf("an asset that two of three venues list: %v", err)
+	}
+	c = testConfig("")
 	c.Operator = "127.0.0.1:9000"
 	if err := c.Validate(g); err != nil {
 		t.Errorf("operators on loopback: %v", err)

@@ -14,6 +14,9 @@ type metrics struct {
 	notCounted *prometheus.CounterVec
 	broadcasts *prometheus.CounterVec
 	history    prometheus.Counter
+	venueFails *prometheus.CounterVec
+	venueTimes *prometheus.GaugeVec
+	priceTimes *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -36,8 +39,18 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		history: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "coffer_history_failures_total", Help: "Reads and writes of the node's own history that failed.",
 		}),
+		venueFails: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "coffer_venue_failures_total", Help: "Questions to a price venue without a usable answer, by venue.",
+		}, []string{"venue"}),
+		venueTimes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "coffer_venue_quote_timestamp_seconds", Help: "Time of a venue's newest usable price, Unix; its age is time() minus this.",
+		}, []string{"venue", "symbol"}),
+		priceTimes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "coffer_price_timestamp_seconds", Help: "Time of this node's newest median, Unix; its age is time() minus this.",
+		}, []string{"asset"}),
 	}
-	r.MustRegister(m.refusals, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history)
+	r.MustRegister(m.refusals, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history,
+		m.venueFails, m.venueTimes, m.priceTimes)
 	return m
 }
 
@@ -45,6 +58,14 @@ func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(c
 func (m *metrics) historyFailed()                 { m.history.Inc() }
 func (m *metrics) ignored(reason string)          { m.notCounted.WithLabelValues(reason).Inc() }
 func (m *metrics) broadcast(chain, answer string) { m.broadcasts.WithLabelValues(chain, answer).Inc() }
+
+func (m *metrics) venueFailed(venue string) { m.venueFails.WithLabelValues(venue).Inc() }
+func (m *metrics) venueAnswered(venue, symbol string, at time.Time) {
+	m.venueTimes.WithLabelValues(venue, symbol).Set(float64(at.UnixMilli()) / 1000)
+}
+func (m *metrics) priced(asset string, at time.Time) {
+	m.priceTimes.WithLabelValues(asset).Set(float64(at.UnixMilli()) / 1000)
+}
 
 func (m *metrics) session(curve string, err error, took time.Duration) {
 	outcome := "signed"

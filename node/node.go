@@ -55,7 +55,8 @@ type Node struct {
 	started          time.Time
 	wg               sync.WaitGroup
 
-	seq, seqReserved uint64 // the attestor's alone
+	seq, seqReserved uint64                        // the attestor's alone
+	said             map[string]ledger.PriceReport // the attestor's alone: own newest signed report, by asset
 
 	mu          sync.Mutex
 	prepared    bool
@@ -312,6 +313,9 @@ func (n *Node) loadKept() error {
 	}
 	if len(b) == 8 {
 		n.seq = binary.BigEndian.Uint64(b)
+	}
+	if err := n.loadSaid(); err != nil {
+		return fmt.Errorf("read attested prices: %w", err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,10 +11,26 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
+	"github.com/coffer-network/coffer/node/venues"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// venue answers one price, or misbehaves.
-func venues(t *testing.T, now time.Time) *httptest.Server {
+// testFeed asks a price server at each of the addresses.
+func testFeed(t *testing.T, client *http.Client, urls ...string) feed {
+	t.Helper()
+	f := feed{log: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry()), last: map[[2]string]fixed.Int{}}
+	for _, u := range urls {
+		v, err := venues.Server(u, client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.venues = append(f.venues, v)
+	}
+	return f
+}
+
+// market answers one price, or misbehaves.
+func market(t *testing.T, now time.Time) *httptest.Server {
 	t.Helper()
 	quit := make(chan struct{})
 	answer := func(w http.ResponseWriter, asset, price string, at time.Time) {
@@ -31,11 +48,11 @@ func venues(t *testing.T, now time.Time) *httptest.Server {
 		case "negative":
 			answer(w, asset, "-50000", now)
 		case "almost-stale":
-			answer(w, asset, "50000", now.Add(-venueMaxAge))
+			answer(w, asset, "50000", now.Add(-venues.MaxAge))
 		case "stale":
-			answer(w, asset, "50000", now.Add(-venueMaxAge-time.Second))
+			answer(w, asset, "50000", now.Add(-venues.MaxAge-time.Second))
 		case "future":
-			answer(w, asset, "50000", now.Add(venueMaxAge+time.Second))
+			answer(w, asset, "50000", now.Add(venues.MaxAge+time.Second))
 		case "other":
 			answer(w, "DOGE", "50000", now)
 		case "garbage":
@@ -44,7 +61,7 @@ func venues(t *testing.T, now time.Time) *httptest.Server {
 		case "number":
 			fmt.Fprintf(w, `{"asset":%q,"price":50000,"time":%q}`, asset, now.Format(time.RFC3339))
 		case "huge":
-			fmt.Fprintf(w, `{"asset":%q,"pad":%q,"price":"50000","time":%q}`, asset, strings.Repeat("x", 2*venueMaxBody), now.Format(time.RFC3339))
+			fmt.Fprintf(w, `{"asset":%q,"pad":%q,"price":"50000","time":%q}`, asset, strings.Repeat("x", 40_000), now.Format(time.RFC3339))
 		case "broken":
 			w.WriteHeader(http.StatusInternalServerError)
 			answer(w, asset, "50000", now)
@@ -65,7 +82,7 @@ func venues(t *testing.T, now time.Time) *httptest.Server {
 // slow, the garbled, the stale nor one liar moves it (spec: lending §12.1).
 func TestMedianOfVenues(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	s := venues(t, now)
+	s := market(t, now)
 	for _, tc := range []struct {
 		venues string
 		want   string // "" : no price
@@ -97,7 +114,8 @@ func TestMedianOfVenues(t *testing.T) {
 		for _, v := range strings.Fields(tc.venues) {
 			urls = append(urls, s.URL+"/"+v+"/{asset}")
 		}
-		got, err := median(context.Background(), s.Client(), urls, "BTC", now)
+		q, err := testFeed(t, venues.Strict(s.Client()), urls...).median(context.Background(), "BTC", now)
+		got := q.Price
 		if tc.want == "" {
 			if err == nil {
 				t.Errorf("%q: price %s", tc.venues, got)
@@ -114,37 +132,19 @@ func TestMedianOfVenues(t *testing.T) {
 // whoever asks can stop.
 func TestSlowVenue(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	s := venues(t, now)
+	s := market(t, now)
 	client := s.Client()
 	client.Timeout = 200 * time.Millisecond
 	urls := []string{s.URL + "/slow/{asset}", s.URL + "/49990/{asset}", s.URL + "/50000/{asset}", s.URL + "/50010/{asset}"}
-	if got, err := median(context.Background(), client, urls, "BTC", now); err != nil || got != fixed.MustParse("5000000000000") {
-		t.Errorf("%s %v", got, err)
+	if got, err := testFeed(t, client, urls...).median(context.Background(), "BTC", now); err != nil || got.Price != fixed.MustParse("5000000000000") {
+		t.Errorf("%s %v", got.Price, err)
 	}
-	if _, err := median(context.Background(), client, urls[:3], "BTC", now); err == nil {
+	if _, err := testFeed(t, client, urls[:3]...).median(context.Background(), "BTC", now); err == nil {
 		t.Error("two venues and a slow one made a price")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := median(ctx, s.Client(), urls, "BTC", now); err == nil {
+	if _, err := testFeed(t, s.Client(), urls...).median(ctx, "BTC", now); err == nil {
 		t.Error("a cancelled question has an answer")
-	}
-}
-
-func TestParsePrice(t *testing.T) {
-	for in, want := range map[string]string{
-		"50000": "5000000000000", "50000.": "5000000000000", "0.99999999": "99999999", "0.00000001": "1", "0001.5": "150000000",
-		"50000.12345678": "5000012345678",
-	} {
-		if got, err := parsePrice(in); err != nil || got.String() != want {
-			t.Errorf("%q: %s %v, want %s", in, got, err, want)
-		}
-	}
-	for _, in := range []string{
-		"", "0", "0.0", ".5", "-1", "+1", "1e5", "1.123456789", "1.2.3", "1,000", " 1", "1 ", "NaN", "Inf", "0x10", "١", "1.-2", strings.Repeat("9", 40),
-	} {
-		if got, err := parsePrice(in); err == nil {
-			t.Errorf("%q: %s", in, got)
-		}
 	}
 }

@@ -21,6 +21,7 @@ type World struct {
 	Self           ledger.MemberID
 	Clock          uint64 // own clock, Unix ms; 0: not to be attested yet
 	Prices         map[string]ledger.PriceReport
+	Said           map[string]ledger.PriceReport  // own newest signed report, by asset
 	Seen           map[string]chains.Observations // by chain
 	Ready          []ledger.ShareReady
 	Tests          []ledger.TestSig
@@ -35,7 +36,7 @@ func PlanAttestations(v *ledger.State, w World) []Statement {
 	var out []Statement
 	for _, s := range planAttestations(v, world{
 		self: w.Self, clock: w.Clock, prices: w.Prices, seen: w.Seen, ready: w.Ready, tests: w.Tests,
-		gaveUp: w.GaveUp, flip: w.Flip, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp,
+		gaveUp: w.GaveUp, flip: w.Flip, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp, said: w.Said,
 	}) {
 		out = append(out, Statement{s.kind, s.body})
 	}

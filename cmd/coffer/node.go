@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/coffer-network/coffer/ledger"
@@ -140,6 +141,9 @@ func printCheck(cmd *cobra.Command, cfg node.Config, g ledger.Genesis, asJSON bo
 	}
 	for _, c := range cfg.Chains {
 		fmt.Fprintf(out, "endpoint %s %s\n", c.Name, c.URL)
+	}
+	for _, v := range slices.Concat(cfg.Venues, cfg.Prices) {
+		fmt.Fprintf(out, "venue    %s\n", v)
 	}
 	for _, p := range g.Pools {
 		fmt.Fprintf(out, "pool     %s ltv %d bps, liquidation threshold %d bps, minimums supply %s borrow %s withdraw %s\n", p.Asset, p.LTV, p.LT, p.MinSupply, p.MinBorrow, p.MinWithdraw)

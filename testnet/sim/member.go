@@ -29,7 +29,8 @@ type member struct {
 }
 
 type disk struct {
-	seq      uint64 // last attestation number
+	seq      uint64                        // last attestation number
+	said     map[string]ledger.PriceReport // newest signed report, by asset
 	promised uint64
 	head     ledger.Hash // of the promise
 	verdicts map[node.AttemptKey]bool
@@ -44,6 +45,7 @@ type disk struct {
 
 func newDisk() *disk {
 	return &disk{
+		said:     map[string]ledger.PriceReport{},
 		verdicts: map[node.AttemptKey]bool{}, joined: map[tss.SessionID]bool{},
 		sigs: map[inputKey]signature{}, tried: map[uint64]uint64{}, cursors: map[string]chains.Cursor{},
 	}
@@ -214,12 +216,19 @@ func (m *member) attest() {
 	}
 	w := node.World{
 		Self: m.id, Clock: m.clock(), Prices: m.prices, Seen: m.seen, Ready: m.disk.ready, Tests: m.tests(), GaveUp: m.gaveUp,
-		FeeEveryMillis: 20_000, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
+		FeeEveryMillis: 20_000, Said: m.disk.said, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
 	}
 	if o := m.state.Opening; o != nil {
 		w.Flip = m.certificateOf(o.Height)
 	}
 	said := node.PlanAttestations(m.state, w)
+	for _, st := range said {
+		if rs, ok := st.Body.([]ledger.PriceReport); ok {
+			for _, r := range rs {
+				m.disk.said[r.Asset] = r
+			}
+		}
+	}
 	if claim := m.s.cfg.mistakes.claim; claim != nil {
 		for _, f := range claim(m) {
 			said = append(said, node.Statement{Kind: kindOf(f), Body: f})
