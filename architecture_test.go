@@ -46,6 +46,7 @@ var rooms = []struct {
 	{"chains", []string{"ledger/..."}, "the interface belongs to no adapter, session or node", nil},
 	{"node/p2p", nil, "transport carries bytes: it must not be able to act on them", nil},
 	{"node/venues", []string{"ledger/fixed"}, "a market is asked for a price: what is done with it is none of its business", nil},
+	{"node/alert", []string{"ledger/...", "node/api/history"}, "what posts to addresses outside must not be able to reach KeyShares, peers or the log", nil},
 	{"node/api", []string{"ledger/...", "node/api/..."}, "the API declares the small interfaces it needs, so that it can be tested without a cluster", nil},
 	{"node", []string{"node/...", "consensus/...", "tss/...", "chains/...", "ledger/..."}, "composition: every room meets here and nowhere else", []string{"node", "cmd", "testnet"}},
 	{"testnet", []string{"testnet/...", "node/...", "consensus/...", "tss/...", "chains/...", "ledger/..."}, "tools for trying things must never be under what runs in earnest", []string{"cmd", "testnet"}},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/alert"
 	"github.com/pelletier/go-toml/v2"
 )
 
@@ -25,6 +26,8 @@ type Config struct {
 	Chains []ChainConfig `toml:"chain"`
 	Venues []string      `toml:"venues"` // public venues that are asked for prices: bitstamp, coinbase, kraken
 	Prices []string      `toml:"prices"` // URLs of price servers besides, {asset} stands for the asset's symbol
+
+	Alerts []alert.Rule `toml:"alerts,omitempty"` // webhooks of this node's operator
 
 	Peers map[string]string `toml:"peers"` // member id → multiaddr, where it differs from genesis
 
@@ -139,7 +142,7 @@ func (c Config) Validate(g ledger.Genesis) error {
 			return fmt.Errorf("operator listener %q: want a loopback address", c.Operator)
 		}
 	}
-	return nil
+	return alert.Validate(c.Alerts, g)
 }
 
 func (c Config) settings() consensus.Settings {

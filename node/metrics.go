@@ -17,6 +17,7 @@ type metrics struct {
 	venueFails *prometheus.CounterVec
 	venueTimes *prometheus.GaugeVec
 	priceTimes *prometheus.GaugeVec
+	alerts     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -48,14 +49,18 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		priceTimes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "coffer_price_timestamp_seconds", Help: "Time of this node's newest median, Unix; its age is time() minus this.",
 		}, []string{"asset"}),
+		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "coffer_alert_total", Help: "Webhook alerts of this node's rules, by kind and outcome (sent, failed, dropped).",
+		}, []string{"kind", "outcome"}),
 	}
 	r.MustRegister(m.refusals, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history,
-		m.venueFails, m.venueTimes, m.priceTimes)
+		m.venueFails, m.venueTimes, m.priceTimes, m.alerts)
 	return m
 }
 
 func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(code).Inc() }
 func (m *metrics) historyFailed()                 { m.history.Inc() }
+func (m *metrics) alert(kind, outcome string)     { m.alerts.WithLabelValues(kind, outcome).Inc() }
 func (m *metrics) ignored(reason string)          { m.notCounted.WithLabelValues(reason).Inc() }
 func (m *metrics) broadcast(chain, answer string) { m.broadcasts.WithLabelValues(chain, answer).Inc() }
 

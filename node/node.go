@@ -18,6 +18,7 @@ import (
 	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/consensus/raftlog"
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/alert"
 	"github.com/coffer-network/coffer/node/api"
 	"github.com/coffer-network/coffer/node/api/history"
 	"github.com/coffer-network/coffer/node/p2p"
@@ -52,6 +53,7 @@ type Node struct {
 
 	public, operator net.Listener
 	history          *history.Store
+	alerts           *alert.Engine
 	started          time.Time
 	wg               sync.WaitGroup
 
@@ -122,6 +124,12 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		Dir: filepath.Join(cfg.Dir, "history"), Cluster: n.app.state.Cluster, Log: n.log, Failed: n.metrics.historyFailed,
 	})
 	n.app.history = n.history
+	n.alerts, err = alert.New(alert.Config{
+		Rules: cfg.Alerts, Genesis: g, Source: n, History: n.history, Log: n.log, Count: n.metrics.alert,
+	})
+	if err != nil {
+		return nil, err
+	}
 	for _, c := range cfg.Chains {
 		p, ok := g.Chain(c.Name)
 		if !ok {
@@ -216,7 +224,7 @@ func listen(addr string) (net.Listener, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	work := []func(context.Context){n.watchPrices, n.attest, n.sign, n.keep, n.broadcast, n.share, n.prepare}
+	work := []func(context.Context){n.watchPrices, n.attest, n.sign, n.keep, n.broadcast, n.share, n.prepare, n.alerts.Run}
 	for name, c := range n.chains {
 		work = append(work, func(ctx context.Context) { n.observe(ctx, name, c) })
 	}

@@ -109,7 +109,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 		newWalletCmd(), newAccountCmd(), newDepositAddressCmd(),
 		newBorrowCmd(), newWithdrawCmd(), newClaimCmd(),
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newRequestCmd(), newStatusCmd(),
-		newHistoryCmd(), newWatchCmd(),
+		newHistoryCmd(), newWatchCmd(), newShowCmd(),
 		newNodeCmd(), newTestnetCmd(), newBenchCmd(),
 	)
 	return root

@@ -44,6 +44,14 @@ func newMarketsCmd() *cobra.Command {
 				p.row(x.ID, price, human(x.Supplied, x.Decimals, x.Symbol), human(x.Borrowed, x.Decimals, x.Symbol),
 					percent(x.Utilisation), percent(x.SupplyAPY), percent(x.BorrowAPY), bps(x.LTV), bps(x.LT), fee)
 			}
+			for _, x := range pools.Pools {
+				for _, b := range x.Blocks {
+					p.row(x.ID, "no "+b.Operation+" now: "+b.Code)
+				}
+				if x.Queued > 0 {
+					p.row(x.ID, fmt.Sprintf("%d payouts queued, %s in all", x.Queued, human(x.QueuedAmount, x.Decimals, x.Symbol)))
+				}
+			}
 		})
 	})
 }

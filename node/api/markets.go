@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/ledger/fixed"
@@ -71,7 +72,96 @@ func (v view) pool(id string) (client.Pool, ledger.Code) {
 	if r, ok := v.Rates.Get(a.Chain); ok {
 		out.PayoutFee.Age = v.age(r.Millis)
 	}
+	v.limits(&out, m)
 	return out, ledger.OK
+}
+
+// figures are what an action moves in a pool; nil: no such pool.
+func (v view) figures(id string) *client.PoolFigures {
+	m, code := v.Market(id)
+	if code != ledger.OK {
+		return nil
+	}
+	return &client.PoolFigures{
+		Pool: id, Cash: m.Pool.Cash.String(), Utilisation: m.Utilisation.String(), SupplyRate: m.Pool.SupplyRate.String(),
+		BorrowRate: m.Pool.BorrowRate.String(), SupplyAPY: m.SupplyAPY.String(), BorrowAPY: m.BorrowAPY.String(),
+	}
+}
+
+// limits fills in what the caps leave, what is queued, and what blocks: in the
+// order in which the operations check (spec: lending §6).
+func (v view) limits(out *client.Pool, m ledger.MarketView) {
+	p, par := m.Pool, m.Pool.Param
+	room := func(limit, used fixed.Int) *string {
+		if limit.IsZero() {
+			return nil
+		}
+		left := minus(limit, used).String()
+		return &left
+	}
+	out.SupplyRoom, out.BorrowRoom = room(par.SupplyCap, m.Supplied), room(par.BorrowCap, m.Borrowed)
+	out.ClearingRate = fixed.Ray.String()
+	if r, err := fixed.MulDivFloor(fixed.Ray, fixed.New(par.Base+par.S1+par.S2), fixed.Bps); err == nil {
+		out.ClearingRate = r.String()
+	}
+	queued := fixed.Int{}
+	for id := range v.Queue.All() { // at most the open outflows' bound
+		if o, ok := v.Outflows.Get(id); ok && o.Asset == out.ID {
+			out.Queued++
+			if sum, err := fixed.Add(queued, o.Gross); err == nil {
+				queued = sum
+			}
+		}
+	}
+	out.QueuedAmount = queued.String()
+	out.Blocks = []client.Block{}
+	block := func(operation string, code ledger.Code, limit, found string) {
+		out.Blocks = append(out.Blocks, client.Block{Operation: operation, Code: string(code), Limit: limit, Found: found})
+	}
+	price := v.price(out.ID)
+	leastBorrow, leastWithdraw := par.MinBorrow.Max(fixed.New(1)), par.MinWithdraw.Max(fixed.New(1))
+	switch {
+	case p.Paused:
+		block("supply", ledger.Paused, "", "")
+	case p.Frozen:
+		block("supply", ledger.Frozen, "", "")
+	case out.SupplyRoom != nil && !m.Supplied.Less(par.SupplyCap):
+		block("supply", ledger.SupplyCap, par.SupplyCap.String(), m.Supplied.String())
+	}
+	switch {
+	case v.Catching:
+		block("withdraw", ledger.CatchingUp, "", "")
+	case v.OutflowsHalt != "":
+		block("withdraw", ledger.Halted, "", v.OutflowsHalt)
+	case p.Paused:
+		block("withdraw", ledger.Paused, "", "")
+	case p.Cash.Less(leastWithdraw):
+		block("withdraw", ledger.NoLiquidity, p.Cash.String(), leastWithdraw.String())
+	}
+	switch {
+	case v.Catching:
+		block("borrow", ledger.CatchingUp, "", "")
+	case v.OutflowsHalt != "":
+		block("borrow", ledger.Halted, "", v.OutflowsHalt)
+	case p.Paused:
+		block("borrow", ledger.Paused, "", "")
+	case p.Frozen:
+		block("borrow", ledger.Frozen, "", "")
+	case !p.BorrowEnabled || v.BorrowOff:
+		block("borrow", ledger.BorrowDisabled, "", "")
+	case price == nil || price.Stale:
+		found := ""
+		if price != nil {
+			found = strconv.FormatUint(price.Age, 10)
+		}
+		block("borrow", ledger.PriceStale, strconv.FormatUint(v.Params.PriceMaxAge, 10), found)
+	case price.Suspect:
+		block("borrow", ledger.PriceSuspect, "", "")
+	case p.Cash.Less(leastBorrow):
+		block("borrow", ledger.NoLiquidity, p.Cash.String(), leastBorrow.String())
+	case out.BorrowRoom != nil && par.BorrowCap.Less(plus(m.Borrowed, leastBorrow)):
+		block("borrow", ledger.BorrowCap, par.BorrowCap.String(), m.Borrowed.String())
+	}
 }
 
 func (s *server) assets(_ context.Context, v view, _ *readInput) (*client.Assets, error) {

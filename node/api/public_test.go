@@ -32,7 +32,7 @@ func TestPublicAnswersTellNothingOfOperators(t *testing.T) {
 	})
 	for _, path := range []string{
 		"/v1/cluster", "/v1/members", "/v1/chains", "/v1/status", "/v1/sessions", "/v1/pools", "/v1/pools/btc", "/v1/assets",
-		"/v1/accounts/" + id, "/v1/accounts/" + id + "/inflows", "/v1/accounts/" + id + "/outflows", "/v1/accounts/" + id + "/history",
+		"/v1/accounts/" + id, "/v1/accounts/" + id + "/inflows", "/v1/accounts/" + id + "/outflows", "/v1/accounts/" + id + "/history", "/v1/search?q=node-1",
 		"/v1/outflows/1", "/v1/outflows/1/why", "/v1/certificates/1", "/healthz", "/readyz",
 	} {
 		status, h, body := w.get(path)
@@ -118,7 +118,7 @@ func TestOpenAPINamesEveryRoute(t *testing.T) {
 	}
 	paths := doc["paths"].(map[string]any)
 	for _, want := range []string{
-		"/v1/events", "/v1/accounts/{id}/events", "/v1/requests/{id}/events", "/v1/accounts/{id}/history",
+		"/v1/search", "/v1/events", "/v1/accounts/{id}/events", "/v1/requests/{id}/events", "/v1/accounts/{id}/history",
 		"/v1/requests", "/v1/requests/render", "/v1/requests/preview", "/v1/requests/{id}", "/v1/accounts/{id}",
 		"/v1/accounts/{id}/inflows", "/v1/accounts/{id}/outflows", "/v1/outflows/{id}", "/v1/outflows/{id}/why",
 		"/v1/pools", "/v1/pools/{id}", "/v1/assets", "/v1/cluster", "/v1/members", "/v1/chains", "/v1/sessions",

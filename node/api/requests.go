@@ -404,6 +404,12 @@ func (s *server) previewRequest(_ context.Context, in *previewInput) (*reply[cli
 		h := after.health(acc)
 		out.After = &h
 	}
+	if out.PoolBefore = v.figures(c.Pool); out.PoolBefore != nil {
+		out.Pool = c.Pool
+		if code == ledger.OK {
+			out.PoolAfter = after.figures(c.Pool)
+		}
+	}
 	if o, ok := after.newest(v); ok {
 		out.Gross = o.Gross.String()
 		if fee, _, code := v.quote(o.Asset, o.To, o.Gross); code == ledger.OK {

@@ -71,6 +71,7 @@ func New(b Backend, cfg Config) http.Handler {
 	s.probes(api)
 	s.events(api)
 	s.histories(api)
+	s.searches(api)
 	return s.outer(cors(s.limited(mux)))
 }
 

@@ -268,3 +268,12 @@ func minus(a, b fixed.Int) fixed.Int {
 	}
 	return d
 }
+
+// plus is a+b, or the largest number there is.
+func plus(a, b fixed.Int) fixed.Int {
+	n, err := fixed.Add(a, b)
+	if err != nil {
+		return fixed.Max
+	}
+	return n
+}

@@ -235,6 +235,13 @@ func (c *Client) History(ctx context.Context, account, cursor string, limit int)
 	return &h, err
 }
 
+// Search asks what an address, txid, hash, account, number or name stands for.
+func (c *Client) Search(ctx context.Context, q string) (*Finds, error) {
+	var f Finds
+	err := c.Get(ctx, "/v1/search", url.Values{"q": {q}}, &f)
+	return &f, err
+}
+
 // Outflows reads the newest payouts of an account.
 func (c *Client) Outflows(ctx context.Context, account string) (*Outflows, error) {
 	return get[Outflows](ctx, c, "/v1/accounts/"+url.PathEscape(account)+"/outflows")

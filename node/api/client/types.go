@@ -132,6 +132,10 @@ type Preview struct {
 	Net    string  `json:"net,omitempty" doc:"gross less that fee"`
 	Before *Health `json:"before,omitempty"`
 	After  *Health `json:"after,omitempty"`
+
+	Pool       string       `json:"pool,omitempty" doc:"that the action is about"`
+	PoolBefore *PoolFigures `json:"poolBefore,omitempty"`
+	PoolAfter  *PoolFigures `json:"poolAfter,omitempty" doc:"with the APYs that the action would leave"`
 }
 
 // Health sums up an account. Values are USD with 8 decimals as integers.
@@ -256,6 +260,21 @@ type HistoryRow struct {
 	Limit     string    `json:"limit,omitempty" doc:"bound that refused it"`
 	Found     string    `json:"found,omitempty" doc:"what was found against it"`
 	Note      string    `json:"note,omitempty"`
+}
+
+// Finds is what a search came to.
+type Finds struct {
+	Meta
+	Finds []Find `json:"finds"`
+}
+
+// Find is one thing that a query stands for.
+type Find struct {
+	Kind    string `json:"kind" enum:"account,address,wallet,inflow,outflow,request,member"`
+	ID      string `json:"id"`
+	Account string `json:"account,omitempty" doc:"whose it is; absent: the cluster's own"`
+	Chain   string `json:"chain,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
 }
 
 // Sighting is what this node alone saw.
@@ -456,6 +475,31 @@ type Pool struct {
 	BorrowEnabled bool     `json:"borrowEnabled"`
 	Price         *Price   `json:"price" doc:"null before the first round"`
 	PayoutFee     FeeQuote `json:"payoutFee"`
+	SupplyRoom    *string  `json:"supplyHeadroom,omitempty" doc:"what the supply cap leaves; absent: no cap"`
+	BorrowRoom    *string  `json:"borrowHeadroom,omitempty" doc:"what the borrow cap leaves; absent: no cap"`
+	Blocks        []Block  `json:"blocks" doc:"what nobody can do now, and why"`
+	Queued        uint64   `json:"queuedPayouts" doc:"payouts of this asset not planned yet"`
+	QueuedAmount  string   `json:"queuedAmount"`
+	ClearingRate  string   `json:"clearingRate" doc:"borrow rate at 100 % utilisation, per year, RAY: what repayments are drawn by when nothing is left"`
+}
+
+// Block is an operation that the pool refuses to everybody now.
+type Block struct {
+	Operation string `json:"operation" enum:"supply,withdraw,borrow"`
+	Code      string `json:"code" doc:"that it would be refused with; for supply, the reason of suspense"`
+	Limit     string `json:"limit,omitempty"`
+	Found     string `json:"found,omitempty"`
+}
+
+// PoolFigures are a pool before or after an action. RAY.
+type PoolFigures struct {
+	Pool        string `json:"pool"`
+	Cash        string `json:"cash"`
+	Utilisation string `json:"utilisation"`
+	SupplyRate  string `json:"supplyRate"`
+	BorrowRate  string `json:"borrowRate"`
+	SupplyAPY   string `json:"supplyApy"`
+	BorrowAPY   string `json:"borrowApy"`
 }
 
 // Pools are all of them.
