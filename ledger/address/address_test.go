@@ -196,3 +196,40 @@ func FuzzAddress(f *testing.F) {
 		_ = a.CheckPayout()
 	})
 }
+
+// Whatever reads as an address is its one canonical spelling, and nothing that
+// is none panics.
+func FuzzParseCAIP10(f *testing.F) {
+	for _, x := range bitcoinAddresses {
+		chain, err := BitcoinChain(x.network)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(chain + ":" + x.addr)
+	}
+	for _, s := range []string{
+		"eip155:1:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp:GWLHBhSkCbvjj7fX6SGgpCk6MZPvrawNj3ZRzuonE98K",
+		"icp:mainnet:dmbtv-5adx2-dl3vf-2vil6-2vefs-dtm4j-emd7b-hc7da-52ydy-qs6kw-yae", "icp:mainnet:2vxsx-fae", "bip122:000000000019d6689c085ae165831e93:bc1pfeessrawgf",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := ParseCAIP10(s)
+		if err != nil {
+			return
+		}
+		if a.String() != s || a.Network() == "" {
+			t.Fatalf("%q is read as %q", s, a)
+		}
+		if again, err := ParseCAIP10(s); err != nil || again != a {
+			t.Fatalf("%q: another answer the second time", s)
+		}
+		_, _ = a.CheckPayout(), a.IsMultisig()
+		if a.Namespace == NamespaceBitcoin {
+			script, err := ScriptOf(a.Network(), a.Address)
+			if back, errBack := AddressOf(a.Network(), script); err != nil || errBack != nil || back != a.Address {
+				t.Fatalf("%q comes back as %q", s, back)
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package address
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -348,6 +349,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(text)
 	}
 	g := testGrammar()
+	by := CAIP10{NamespaceEthereum, "1", "0x71C7656EC7ab88b098defB751B7401B5f6d8976F"}
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := g.Parse(text)
 		if (c == nil) != errors.Is(err, ErrMalformed) || err != nil && c != nil && !errors.Is(err, ErrDestination) {
@@ -362,6 +364,17 @@ func FuzzParse(f *testing.F) {
 		if len(text) > MaxText || strings.HasPrefix(text, "0x") || strings.Contains(text, " \n") ||
 			strings.HasSuffix(text, " ") || strings.HasSuffix(text, "\n") || !printable(strings.ReplaceAll(text, "\n", "")) {
 			t.Fatalf("accepted %q", text)
+		}
+		again, errAgain := g.Parse(text)
+		if again == nil || *again != *c || (errAgain == nil) != (err == nil) {
+			t.Fatalf("%q: another answer the second time: %+v, %v", text, again, errAgain)
+		}
+		// As fields it says the same: the JSON and the bytes to be signed agree.
+		doc, ok := g.TypedData(by, c)
+		message, okToo := g.Message(SchemeEIP712, by, c)
+		read, err := typedDataMessage(doc)
+		if !ok || !okToo || err != nil || !bytes.Equal(read, message) {
+			t.Fatalf("%q: typed data %s, %v", text, doc, err)
 		}
 	})
 }

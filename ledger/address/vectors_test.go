@@ -63,6 +63,9 @@ func readVectors(r io.Reader) ([]vector, error) {
 	if err := d.Decode(&doc); err != nil {
 		return nil, err
 	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("something after the document")
+	}
 	if doc.Format != "coffer-signature-vectors/1" || len(doc.Vectors) == 0 {
 		return nil, fmt.Errorf("format %q with %d vectors", doc.Format, len(doc.Vectors))
 	}
@@ -78,15 +81,13 @@ func (v vector) judge() (bool, error) {
 	if v.Valid == nil {
 		return false, errors.New("no verdict")
 	}
-	if v.Scheme == "eip712" { // the message is typed-data JSON; the hash is fed
-		digest, err := typedDataDigest(message)
-		if err != nil {
+	if v.Scheme == SchemeEIP712 { // the message is typed-data JSON
+		if message, err = typedDataMessage(message); err != nil {
 			return false, err
 		}
-		if v.Digest != "" && v.Digest != "0x"+hex.EncodeToString(digest[:]) {
+		if digest := keccak256(message); v.Digest != "" && v.Digest != "0x"+hex.EncodeToString(digest[:]) {
 			return false, fmt.Errorf("typed data hashes to %x", digest)
 		}
-		return verifyEthereumDigest(v.Address, digest, v.Signature), nil
 	}
 	if !slices.Contains(Schemes(), v.Scheme) {
 		return false, fmt.Errorf("unknown scheme %q", v.Scheme)
@@ -113,8 +114,12 @@ func TestWalletSignatureVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]bool{}
+	ids := map[string]bool{}
 	for _, v := range vectors {
-		seen[v.Scheme] = true
+		if v.ID == "" || ids[v.ID] {
+			t.Errorf("id %q: empty or twice", v.ID)
+		}
+		ids[v.ID], seen[v.Scheme] = true, true
 		got, err := v.judge()
 		if err != nil {
 			t.Errorf("%s %s: %v", v.ID, v.Scheme, err)
@@ -122,7 +127,7 @@ func TestWalletSignatureVectors(t *testing.T) {
 			t.Errorf("%s %s: got %v, want %v: %s", v.ID, v.Scheme, got, *v.Valid, v.Why)
 		}
 	}
-	for _, s := range append(Schemes(), "eip712") {
+	for _, s := range Schemes() {
 		if !seen[s] {
 			t.Errorf("no vector for scheme %s", s)
 		}
@@ -138,6 +143,7 @@ func TestVectorRunnerRefuses(t *testing.T) {
 		"no vectors":    head + "]}",
 		"other format":  `{"format":"x/2","vectors":[{"id":"a"}]}`,
 		"unknown field": head + `{"id":"a","surprise":1}]}`,
+		"trailing":      head + `{"id":"a"}]}{}`,
 	} {
 		if _, err := readVectors(strings.NewReader(doc)); err == nil {
 			t.Errorf("%s: read", name)
@@ -150,63 +156,4 @@ func TestVectorRunnerRefuses(t *testing.T) {
 	if _, err := vs[0].judge(); err == nil {
 		t.Error("unknown scheme: judged")
 	}
-}
-
-// typedDataDigest is the EIP-712 hash of flat typed data with the types the
-// vectors use.
-func typedDataDigest(doc []byte) (out [32]byte, err error) {
-	type member struct{ Name, Type string }
-	var data struct {
-		Domain, Message map[string]any
-		Types           map[string][]member
-		PrimaryType     string
-	}
-	d := json.NewDecoder(bytes.NewReader(doc))
-	d.UseNumber()
-	if err := d.Decode(&data); err != nil {
-		return out, err
-	}
-	hashStruct := func(name string, values map[string]any) ([]byte, error) {
-		var names []string
-		for _, m := range data.Types[name] {
-			names = append(names, m.Type+" "+m.Name)
-		}
-		typeHash := keccak256([]byte(name + "(" + strings.Join(names, ",") + ")"))
-		enc := typeHash[:]
-		for _, m := range data.Types[name] {
-			var word [32]byte
-			switch v := values[m.Name].(type) {
-			case json.Number:
-				n, err := v.Int64()
-				if err != nil {
-					return nil, err
-				}
-				for i := range 8 {
-					word[31-i] = byte(n >> (8 * i))
-				}
-			case string:
-				if m.Type == "string" {
-					word = keccak256([]byte(v))
-				} else if b, err := hex.DecodeString(strings.TrimPrefix(v, "0x")); err == nil && m.Type == "bytes32" {
-					copy(word[:], b)
-				} else {
-					return nil, fmt.Errorf("type %s", m.Type)
-				}
-			default:
-				return nil, fmt.Errorf("no %s", m.Name)
-			}
-			enc = append(enc, word[:]...)
-		}
-		h := keccak256(enc)
-		return h[:], nil
-	}
-	domain, err := hashStruct("EIP712Domain", data.Domain)
-	if err != nil {
-		return out, err
-	}
-	message, err := hashStruct(data.PrimaryType, data.Message)
-	if err != nil {
-		return out, err
-	}
-	return keccak256([]byte{0x19, 0x01}, domain, message), nil
 }

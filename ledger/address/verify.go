@@ -13,6 +13,7 @@ const (
 	SchemeBIP322       = "bip322"
 	SchemeBIP137       = "bip137"
 	SchemeEIP191       = "eip191"
+	SchemeEIP712       = "eip712" // optional: off unless the ledger's parameters say otherwise
 	SchemeSolana       = "solana"
 	SchemeSolanaV0     = "solana-offchain-v0"
 	SchemeSolanaV1     = "solana-offchain-v1"
@@ -44,14 +45,11 @@ type scheme struct {
 }
 
 // schemes: to add one is to add a row, and with it a ledger version.
-//
-// Why not eip712: it is optional and off by default, and the spec fixes no
-// struct for our commands yet. Its signature check is verifyEthereumDigest,
-// which the vectors exercise.
 var schemes = [...]scheme{
 	{SchemeBIP322, NamespaceBitcoin, verifyBIP322},
 	{SchemeBIP137, NamespaceBitcoin, verifyBIP137},
 	{SchemeEIP191, NamespaceEthereum, verifyEIP191},
+	{SchemeEIP712, NamespaceEthereum, verifyEIP712},
 	{SchemeSolana, NamespaceSolana, verifySolana},
 	{SchemeSolanaV0, NamespaceSolana, verifySolanaV0},
 	{SchemeSolanaV1, NamespaceSolana, verifySolanaV1},
@@ -87,7 +85,8 @@ func SchemeFits(name, namespace string) bool {
 
 // Verify reports whether signature is address's over message under the strict
 // profile of spec requests §3: a pure function of its arguments, the same on
-// every node. An unknown scheme or network is false.
+// every node. An unknown scheme or network is false. For eip712 the message is
+// the 66 bytes that EIP-712 hashes (Grammar.Message); for all others the text.
 //
 // A signature is not unique (trap 11): never take it for an id.
 func Verify(name, network, address string, message []byte, signature string, x Extras) bool {

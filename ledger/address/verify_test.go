@@ -177,6 +177,40 @@ func TestTaprootOtherWaysRefused(t *testing.T) {
 	}
 }
 
+// A multisig of five is judged, one of six is refused, although the script
+// engine would take up to twenty: each key is one more check to pay for.
+func TestMultisigKeyCap(t *testing.T) {
+	key, message := testKey(), []byte("m")
+	for n := 1; n <= 7; n++ {
+		script := []byte{txscript.OP_1}
+		script = append(append(script, 33), key.PubKey().SerializeCompressed()...)
+		for i := 1; i < n; i++ {
+			other := secp256k1.PrivKeyFromBytes([]byte{byte(i)})
+			script = append(append(script, 33), other.PubKey().SerializeCompressed()...)
+		}
+		script = append(script, byte(txscript.OP_1+n-1), txscript.OP_CHECKMULTISIG)
+		hash := sha256.Sum256(script)
+		addr, err := AddressOf(Regtest, program{kindP2WSH, hash[:]}.script())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx := BIP322ToSign(program{kindP2WSH, hash[:]}.script(), message)
+		fetcher := txscript.NewCannedPrevOutputFetcher(program{kindP2WSH, hash[:]}.script(), 0)
+		sig, err := txscript.RawTxInWitnessSignature(tx, txscript.NewTxSigHashes(tx, fetcher), 0, 0, script, txscript.SigHashAll, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := wire.TxWitness{{}, sig, script}
+		if !engineTakes(t, Regtest, addr, message, w) {
+			t.Errorf("1 of %d: the engine refuses it, so this proves nothing", n)
+		}
+		got := Verify(SchemeBIP322, Regtest, addr, message, simple(w), Extras{})
+		if got != (n <= maxMultisigKeys) {
+			t.Errorf("1 of %d keys: %v", n, got)
+		}
+	}
+}
+
 func TestSchemeFits(t *testing.T) {
 	for _, s := range schemes {
 		for _, namespace := range []string{NamespaceBitcoin, NamespaceEthereum, NamespaceSolana, NamespaceICP, ""} {
@@ -185,7 +219,7 @@ func TestSchemeFits(t *testing.T) {
 			}
 		}
 	}
-	if SchemeFits("eip712", NamespaceEthereum) || SchemeFits("BIP322", NamespaceBitcoin) {
+	if SchemeFits("pgp", NamespaceEthereum) || SchemeFits("BIP322", NamespaceBitcoin) {
 		t.Error("a scheme that is not known fits")
 	}
 }
