@@ -53,8 +53,12 @@ const MaxCommand = 64 << 10
 // Execute applies the bytes of one log entry and folds them into the head.
 // It never fails: what cannot be decoded is a refusal like any other, because
 // the bytes are in the log and every replica must come to the same head.
-func (s *State) Execute(raw []byte) Result {
-	x := &execution{s: s}
+func (s *State) Execute(raw []byte) Result { return s.ExecuteWith(raw, computed{}) }
+
+// ExecuteWith is Execute with verdicts on signatures from v. Whatever v knows
+// beforehand, the result and the state are the same.
+func (s *State) ExecuteWith(raw []byte, v Verdicts) Result {
+	x := &execution{s: s, verdicts: v}
 	before := s.Opening
 	code := x.run(raw)
 	opened := x.s.Opening != nil && before == nil
@@ -87,7 +91,7 @@ func (s *State) root() Hash { return sha256.Sum256(Marshal(s)) }
 // Apply applies one command without folding it. It never fails: a refusal is a
 // Code, and what panics is undone and comes back as BROKEN.
 func (s *State) Apply(c Command) Code {
-	x := &execution{s: s}
+	x := &execution{s: s, verdicts: computed{}}
 	code := x.apply(c)
 	s.become(x.s)
 	return code
@@ -105,9 +109,12 @@ func (s *State) become(o *State) {
 // execution is one command on its way: the overlay it works on and the effects
 // so far. Whoever drops it has changed nothing.
 type execution struct {
-	s      *State
-	events []Event
+	s        *State
+	events   []Event
+	verdicts Verdicts
 }
+
+func (x *execution) overlay() *execution { return &execution{s: x.s.overlay(), verdicts: x.verdicts} }
 
 func (x *execution) emit(e Event) { x.events = append(x.events, e) }
 
@@ -139,7 +146,7 @@ func (x *execution) apply(c Command) Code {
 // answer is BROKEN, the same on every replica since f is pure: a command that
 // stopped one node would stop all, again at each replay (spec: consensus §1).
 func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
-	o := &execution{s: x.s.overlay()}
+	o := x.overlay()
 	defer func() {
 		if r := recover(); r != nil {
 			// Not r's text: it is the compiler's, and state must not depend on it.
@@ -164,7 +171,7 @@ func (x *execution) keep(o *execution) {
 
 // try runs f on an overlay and keeps it only if f answers OK.
 func (x *execution) try(f func(*execution) Code) Code {
-	o := &execution{s: x.s.overlay()}
+	o := x.overlay()
 	code := f(o)
 	if code == OK {
 		x.keep(o)

@@ -25,7 +25,7 @@ func (x *execution) attestation(a *Attestation) Code {
 	if !s.mayAttest(a.Member) {
 		return NotAllowed
 	}
-	if !a.verify() {
+	if !x.verdicts.Verdict(a.check()) {
 		return BadSignature
 	}
 	id := a.Member.String()

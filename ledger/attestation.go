@@ -78,9 +78,11 @@ func NewAttestation(key ed25519.PrivateKey, cluster Hash, seq uint64, kind Kind,
 	return a
 }
 
-// verify reports whether the signature is the member's.
-func (a Attestation) verify() bool {
-	return a.Member.Verify(attestationDomain, a.signed(), a.Sig)
+// check is the member's signature, to be judged.
+func (a Attestation) check() SignatureCheck {
+	return SignatureCheck{
+		Scheme: schemeMember, Address: string(a.Member[:]), Message: append([]byte(attestationDomain), a.signed()...), Signature: string(a.Sig[:]),
+	}
 }
 
 // Clock is a member's clock, Unix milliseconds.

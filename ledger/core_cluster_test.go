@@ -36,7 +36,8 @@ type cluster struct {
 	ed25519 ed25519.PrivateKey
 	seq     uint64
 	last    Result
-	broken  bool // books are broken on purpose: no Check after each command
+	log     [][]byte // every command so far, refused ones too
+	broken  bool     // books are broken on purpose: no Check after each command
 }
 
 func seedOf(what string, i int) []byte {
@@ -133,6 +134,7 @@ func (c *cluster) run(cmd Command) Code { return c.raw(Marshal(cmd)) }
 func (c *cluster) raw(b []byte) Code {
 	c.t.Helper()
 	c.last = c.s.Execute(b)
+	c.log = append(c.log, b)
 	if !c.broken {
 		if err := c.s.Check(); err != nil {
 			c.t.Fatalf("after %s at height %d: %v", c.last.Code, c.s.Height, err)

@@ -68,7 +68,7 @@ func TestGoldenBytes(t *testing.T) {
 		})
 	}
 	again := NewAttestation(c.keys[0], c.s.Cluster, 7, KindClock, Clock{Millis: coreStart + 500})
-	if string(Marshal(again)) != string(Marshal(att)) || !again.verify() {
+	if string(Marshal(again)) != string(Marshal(att)) || !again.check().Verify() {
 		t.Error("signing twice gives two attestations, or one that does not verify")
 	}
 }

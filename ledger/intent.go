@@ -44,6 +44,7 @@ func RequestID(text string) Hash { return sha256.Sum256([]byte(text)) }
 // request is an Intent that passed the prelude.
 type request struct {
 	*address.Command
+	grammar *address.Grammar // that it was read by
 	id      Hash
 	account AccountID
 	refused bool // the destination, found while parsing
@@ -54,7 +55,7 @@ type request struct {
 // refused borrow that stayed live could succeed later at a price its signer did
 // not mean (spec: lending §5).
 func (x *execution) intent(in *Intent) Code {
-	r, stored, code := x.s.prelude(in)
+	r, stored, code := x.prelude(in)
 	if stored != nil {
 		return stored.Code
 	}
@@ -88,7 +89,8 @@ func (x *execution) intent(in *Intent) Code {
 }
 
 // prelude checks what comes before the nonce is used up. It changes nothing.
-func (s *State) prelude(in *Intent) (request, *Stored, Code) {
+func (x *execution) prelude(in *Intent) (request, *Stored, Code) {
+	s := x.s
 	r, code := s.parse(in.Text)
 	if code != OK {
 		return r, nil, code
@@ -96,7 +98,7 @@ func (s *State) prelude(in *Intent) (request, *Stored, Code) {
 	if r.Cluster != s.Genesis.ClusterName() {
 		return r, nil, WrongCluster
 	}
-	if !address.SchemeFits(in.Scheme, r.Signer.Namespace) {
+	if !s.TakesScheme(in.Scheme, r.Signer.Namespace) {
 		return r, nil, SchemeUnsupported
 	}
 	if s.Catching {
@@ -131,7 +133,7 @@ func (s *State) prelude(in *Intent) (request, *Stored, Code) {
 	case uint64(r.Expires) > s.Time()+limit:
 		return r, nil, ExpiryTooFar
 	}
-	if !address.Verify(in.Scheme, r.Signer.Network(), r.Signer.Address, []byte(in.Text), in.Signature, in.Extras) {
+	if !x.signedBy(r, r.Signer, in.Scheme, in.Signature, in.Extras) {
 		return r, nil, BadSignature
 	}
 	if r.Nonce != acc.Nonce {
@@ -149,8 +151,9 @@ func (s *State) prelude(in *Intent) (request, *Stored, Code) {
 const maxAccounts = 10_000_000
 
 func (s *State) parse(text string) (request, Code) {
-	c, err := s.Grammar().Parse(text)
-	r := request{Command: c, id: RequestID(text), refused: errors.Is(err, address.ErrDestination)}
+	g := s.Grammar()
+	c, err := g.Parse(text)
+	r := request{Command: c, grammar: g, id: RequestID(text), refused: errors.Is(err, address.ErrDestination)}
 	if err != nil && !r.refused || c == nil {
 		return r, Malformed
 	}
@@ -296,7 +299,7 @@ func (s *State) Preview(text string) (*State, Code) {
 	if r.Cluster != s.Genesis.ClusterName() {
 		return s, WrongCluster
 	}
-	x := &execution{s: s.View()}
+	x := &execution{s: s.View(), verdicts: computed{}}
 	if r.Action == address.ActionOpenAccount && x.s.Accounts.has(r.account) {
 		return s, AccountExists
 	} else if r.Action != address.ActionOpenAccount && !x.s.Accounts.has(r.account) {
