@@ -198,6 +198,7 @@ func (k *keystore) promised(t testing.TB) Promise {
 }
 
 type member struct {
+	arrived func(txs [][]byte) // told of commands; nil: nobody
 	*Consensus
 	n    int
 	id   ledger.MemberID
@@ -365,8 +366,8 @@ func (c *cluster) tryStart(m *member) error {
 		Self: m.id, Cluster: c.id, Genesis: genesis, Dir: m.dir, App: m.app, Log: m.log,
 		Address: address, Transport: m.net, Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(m.key, a) },
-		MayApprove: m.mayApprove,
-		Settings:   c.settings, Logger: c.quiet.With("member", m.n),
+		MayApprove: m.mayApprove, Arrived: m.arrived,
+		Settings: c.settings, Logger: c.quiet.With("member", m.n),
 	})
 	if err != nil {
 		return err

@@ -122,6 +122,9 @@ func (g *guardedLog) IsMonotonic() bool { return true }
 
 func (g *guardedLog) GetLog(i uint64, l *raft.Log) error {
 	err := g.Store.GetLog(i, l)
+	if err == nil && i > g.c.now().index { // replay, after a start
+		g.c.arrived.tell(l)
+	}
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
 		g.c.fail(fmt.Errorf("read raft log: %w", err))
 	}
@@ -131,6 +134,9 @@ func (g *guardedLog) GetLog(i uint64, l *raft.Log) error {
 func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
 func (g *guardedLog) StoreLogs(ls []*raft.Log) error {
+	for _, l := range ls {
+		g.c.arrived.tell(l)
+	}
 	return g.must("write raft log", g.Store.StoreLogs(ls))
 }
 

@@ -135,6 +135,12 @@ type Config struct {
 	Promises  PromiseStore
 	Mark      MarkStore
 
+	// Arrived, if given, is told of commands that entered this node's log, mostly
+	// before they are committed: the App may prepare for them. It is told on a
+	// goroutine of its own, one entry at a time, and misses what comes while it
+	// is busy; some come twice, some are never committed.
+	Arrived func(txs [][]byte)
+
 	// Sign signs an approval with the node's identity key.
 	Sign func(ledger.Approval) ledger.MemberSig
 	// MayApprove is asked before each approval: own clock, solvency, facts
@@ -221,6 +227,7 @@ type Consensus struct {
 	snaps   *snapshots
 	submits *submits
 	reads   *coalescer
+	arrived arrivals
 	pool    *pool
 
 	readyTerm atomic.Uint64 // the term in which this leader's Barrier came through
@@ -269,7 +276,7 @@ func New(cfg Config) (*Consensus, error) {
 	c := &Consensus{
 		cfg: cfg, log: cfg.Logger, ctx: ctx, cancel: cancel,
 		changed: make(chan struct{}), failed: make(chan struct{}), wake: make(chan struct{}, 1),
-		submits: newSubmits(), pool: newPool(),
+		submits: newSubmits(), pool: newPool(), arrived: make(arrivals, maxArrived),
 	}
 	c.reads = &coalescer{verify: c.verifyLeader, spawn: c.spawn}
 	if err := c.open(); err != nil {
@@ -282,7 +289,7 @@ func New(cfg Config) (*Consensus, error) {
 		}
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
-	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark} {
+	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark, c.announce} {
 		c.spawn(run)
 	}
 	return c, nil

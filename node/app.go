@@ -17,7 +17,8 @@ const maxSnapshot = 1 << 30
 
 // app is the ledger as consensus drives it. Readers get frozen views.
 type app struct {
-	state   *ledger.State  // consensus alone works on it
+	state   *ledger.State // consensus alone works on it
+	judges  *verifier
 	history *history.Store // told of every command; nil: nobody
 
 	mu      sync.Mutex
@@ -25,12 +26,12 @@ type app struct {
 	changed chan struct{} // closed and replaced when view is
 }
 
-func newApp(g ledger.Genesis) (*app, error) {
+func newApp(g ledger.Genesis, judges *verifier) (*app, error) {
 	s, err := ledger.NewState(g)
 	if err != nil {
 		return nil, err
 	}
-	a := &app{state: s, changed: make(chan struct{})}
+	a := &app{state: s, judges: judges, changed: make(chan struct{})}
 	a.publish()
 	return a, nil
 }
@@ -51,7 +52,8 @@ func (a *app) now() (*ledger.State, <-chan struct{}) {
 	return a.view, a.changed
 }
 
-// Check refuses what cannot be a command.
+// Check refuses what cannot be a command, and has its signatures judged while
+// it is on its way.
 func (a *app) Check(tx []byte) error {
 	if len(tx) > ledger.MaxCommand {
 		return fmt.Errorf("command of %d bytes, at most %d", len(tx), ledger.MaxCommand)
@@ -63,14 +65,23 @@ func (a *app) Check(tx []byte) error {
 	if (c.Intent == nil) == (c.Attestation == nil) {
 		return errors.New("neither an intent nor an attestation")
 	}
+	a.arrived([][]byte{tx})
 	return nil
+}
+
+// arrived is told of commands before they are applied.
+func (a *app) arrived(txs [][]byte) {
+	v, _ := a.now()
+	for _, tx := range txs {
+		a.judges.expect(v, tx)
+	}
 }
 
 func (a *app) Apply(txs [][]byte) []consensus.Result {
 	rs := make([]consensus.Result, len(txs))
 	var told []history.Record
 	for i, tx := range txs {
-		r := a.state.Execute(tx)
+		r := a.state.ExecuteWith(tx, a.judges)
 		rs[i] = consensus.Result{Header: r.Header, Code: r.Code}
 		if a.history != nil {
 			var c ledger.Command

@@ -41,6 +41,11 @@ func (n *Node) Submit(ctx context.Context, command []byte) (api.Outcome, error) 
 	return api.Outcome{}, err
 }
 
+// Verdict judges a client's signature among those that arrive otherwise.
+func (n *Node) Verdict(ctx context.Context, c ledger.SignatureCheck) (bool, error) {
+	return n.judges.ask(ctx, c)
+}
+
 // WaitHeight returns once this replica applied height.
 func (n *Node) WaitHeight(ctx context.Context, height uint64) error {
 	return n.cons.WaitHeight(ctx, height)

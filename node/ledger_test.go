@@ -37,6 +37,7 @@ type cluster struct {
 	ed25519 ed25519.PrivateKey
 	seq     uint64
 	serial  int
+	log     [][]byte // every command so far
 }
 
 func seedOf(what string, i int) []byte {
@@ -67,6 +68,8 @@ func testGenesis(start uint64) (ledger.Genesis, []ed25519.PrivateKey) {
 			MinSupply: fixed.New(least), MinBorrow: fixed.New(least), MinWithdraw: fixed.New(least),
 		}
 	}
+	params := ledger.DefaultParams()
+	params.EIP712 = true
 	return ledger.Genesis{
 		Version: 1, Name: "coffer-test", Brand: "coffer.test", Millis: start, Epoch: e,
 		Chains: []ledger.ChainParam{
@@ -79,7 +82,7 @@ func testGenesis(start uint64) (ledger.Genesis, []ed25519.PrivateKey) {
 			{ID: "usdt.eth", Symbol: "USDT", Decimals: 6, Chain: ledger.Ethereum, Token: testToken, Gas: 100_000, Stable: true},
 		},
 		Pools:  []ledger.PoolParam{pool("btc", 5_100), pool("usdt.eth", 1_000_000)},
-		Params: ledger.DefaultParams(),
+		Params: params,
 	}, keys
 }
 
@@ -136,7 +139,8 @@ func running(t testing.TB) *cluster {
 
 func (c *cluster) run(cmd ledger.Command) ledger.Code {
 	c.t.Helper()
-	return c.s.Execute(ledger.Marshal(cmd)).Code
+	c.log = append(c.log, ledger.Marshal(cmd))
+	return c.s.Execute(c.log[len(c.log)-1]).Code
 }
 
 // say has member i attest body.

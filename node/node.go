@@ -44,6 +44,7 @@ type Node struct {
 	reg     *prometheus.Registry
 
 	app    *app
+	judges *verifier
 	cons   *consensus.Consensus
 	peers  *p2p.Host
 	keys   *keystore.Keystore
@@ -117,7 +118,8 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	}
 	n.cfg.Name = g.Epoch.Members[seat].Name
 	n.log = log.With(slog.String("node", n.cfg.Name))
-	if n.app, err = newApp(g); err != nil {
+	n.judges = newVerifier(verifierWorkers(), n.reg)
+	if n.app, err = newApp(g, n.judges); err != nil {
 		return nil, err
 	}
 	n.history = history.Open(history.Config{
@@ -190,8 +192,8 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		Forwarder: forwarder{n.peers}, Gossip: gossip{n.peers},
 		Promises: n.keys, Mark: marks{n.keys},
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(n.key, a) },
-		MayApprove: n.mayApprove,
-		Settings:   cfg.settings(), Logger: n.log,
+		MayApprove: n.mayApprove, Arrived: n.app.arrived,
+		Settings: cfg.settings(), Logger: n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -290,6 +292,9 @@ func (n *Node) Close() error {
 	}
 	if n.cons != nil {
 		errs = append(errs, n.cons.Close())
+	}
+	if n.judges != nil {
+		n.judges.close()
 	}
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())

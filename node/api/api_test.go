@@ -492,3 +492,25 @@ func TestReadsWaitForMinIndex(t *testing.T) {
 }
 
 func number(n uint64) string { b, _ := json.Marshal(n); return string(b) }
+
+// A full signature pool is named with its limit, and costs no nonce.
+func TestFullSignaturePoolShedsLoad(t *testing.T) {
+	w := serve(t, apitest.NewWithKeys(t))
+	id := w.borrower()
+	before := next(w, id)
+	text := w.text(address.Command{Action: address.ActionCancel, Signer: w.wallet.SignerBTC().ID()})
+	sig, err := w.wallet.SignerBTC().Sign(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Hold(&api.Overloaded{Limit: "signatures to be checked", After: 2 * time.Second})
+	status, h, p := w.post("/v1/requests", client.Submission{Text: text, Signed: client.Signed{Scheme: "bip322", Signature: sig}})
+	w.problem(status, h, p, 503, "OVERLOADED")
+	if h.Get("Retry-After") != "2" || p["limit"] != "signatures to be checked" {
+		t.Errorf("Retry-After %q, limit %v", h.Get("Retry-After"), p["limit"])
+	}
+	w.Hold(nil)
+	if next(w, id) != before {
+		t.Error("the nonce is used up")
+	}
+}

@@ -20,6 +20,10 @@ type Backend interface {
 	// context's.
 	Submit(ctx context.Context, command []byte) (Outcome, error)
 
+	// Verdict judges a signature on the node's own bounded pool; *Overloaded
+	// where that is full.
+	Verdict(ctx context.Context, c ledger.SignatureCheck) (bool, error)
+
 	// WaitHeight returns once this replica applied height, or the context's error.
 	WaitHeight(ctx context.Context, height uint64) error
 

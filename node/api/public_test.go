@@ -359,3 +359,36 @@ func TestBoundRefusesNothingAndHoldsBack(t *testing.T) {
 		t.Error("a closed listener accepts")
 	}
 }
+
+// With eip712 the node renders the fields beside the text; where the ledger does
+// not take the scheme it says so.
+func TestRenderTypedData(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		c := apitest.NewWithKeys(t)
+		c.EIP712(on)
+		w := serve(t, c)
+		signer := w.wallet.SignerETH().ID()
+		ask := client.RenderRequest{Action: address.ActionOpenAccount, Signer: signer.String(), Scheme: address.SchemeEIP712}
+		status, h, body := w.post("/v1/requests/render", ask)
+		if !on {
+			w.problem(status, h, body, 400, "SCHEME_UNSUPPORTED")
+			continue
+		}
+		g := w.View().Grammar()
+		cmd, err := g.Parse(body["text"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, ok := g.TypedData(signer, cmd)
+		if status != 200 || !ok || body["typedData"] != string(want) {
+			t.Errorf("%d: %v, want %s", status, body, want)
+		}
+		ask.Scheme = address.SchemeEIP191
+		if status, _, body := w.post("/v1/requests/render", ask); status != 200 || body["typedData"] != nil {
+			t.Errorf("eip191: %d %v", status, body)
+		}
+		ask.Scheme, ask.Signer = address.SchemeEIP712, w.wallet.SignerBTC().ID().String()
+		status, h, body = w.post("/v1/requests/render", ask)
+		w.problem(status, h, body, 400, "SCHEME_UNSUPPORTED")
+	}
+}

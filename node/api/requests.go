@@ -64,9 +64,9 @@ func (s *server) postRequest(ctx context.Context, in *postInput) (*postReply, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	v, c, p := s.courtesy(ctx, intent)
-	if p != nil {
-		return nil, s.answer(p)
+	v, c, err := s.courtesy(ctx, intent)
+	if err != nil {
+		return nil, s.answer(err)
 	}
 	id := ledger.RequestID(intent.Text)
 	account := accountID(c)
@@ -193,9 +193,9 @@ func (s *server) withID(err error, id ledger.Hash) error {
 // view could not know is judged again on a view as new as the question.
 func (s *server) courtesy(ctx context.Context, in ledger.Intent) (view, *address.Command, error) {
 	v := s.view()
-	c, p, sure := s.judge(v, in)
-	if p == nil || sure {
-		return v, c, orNil(p)
+	c, sure, err := s.judge(ctx, v, in)
+	if err == nil || sure {
+		return v, c, err
 	}
 	index, err := s.b.ReadIndex(ctx)
 	if err != nil {
@@ -205,31 +205,22 @@ func (s *server) courtesy(ctx context.Context, in ledger.Intent) (view, *address
 		return v, c, fmt.Errorf("wait for LogIndex %d: %w", index, err)
 	}
 	v = s.view()
-	c, p, _ = s.judge(v, in)
-	return v, c, orNil(p)
-}
-
-func orNil(p *client.Problem) error {
-	if p == nil {
-		return nil
-	}
-	return p
+	c, _, err = s.judge(ctx, v, in)
+	return v, c, err
 }
 
 // judge says why the ledger would refuse in, and whether a newer view could not
 // say otherwise.
-func (s *server) judge(v view, in ledger.Intent) (c *address.Command, p *client.Problem, sure bool) {
+func (s *server) judge(ctx context.Context, v view, in ledger.Intent) (c *address.Command, sure bool, err error) {
 	id := ledger.RequestID(in.Text)
-	c, err := v.Grammar().Parse(in.Text)
+	c, err = v.Grammar().Parse(in.Text)
 	if c == nil {
-		p = s.problem(ledger.Malformed, err.Error())
-		p.RequestID = id.String()
-		return nil, p, true
+		return nil, true, s.withID(s.problem(ledger.Malformed, err.Error()), id)
 	}
-	refuse := func(code ledger.Code, sure bool, about string) (*address.Command, *client.Problem, bool) {
+	refuse := func(code ledger.Code, sure bool, about string) (*address.Command, bool, error) {
 		p := s.refusal(v, c, code, about)
-		p.RequestID, p.AsOf = id.String(), v.Height
-		return c, p, sure
+		p.AsOf = v.Height
+		return c, sure, s.withID(p, id)
 	}
 	account := accountID(c)
 	open := c.Action == address.ActionOpenAccount
@@ -238,10 +229,10 @@ func (s *server) judge(v view, in ledger.Intent) (c *address.Command, p *client.
 	switch {
 	case c.Cluster != v.Genesis.ClusterName():
 		return refuse(ledger.WrongCluster, true, "")
-	case !address.SchemeFits(in.Scheme, c.Signer.Namespace):
-		return refuse(ledger.SchemeUnsupported, true, in.Scheme)
+	case !v.TakesScheme(in.Scheme, c.Signer.Namespace):
+		return refuse(ledger.SchemeUnsupported, in.Scheme != address.SchemeEIP712, in.Scheme) // a newer view may take eip712
 	case kept:
-		return c, nil, true
+		return c, true, nil
 	case v.Catching:
 		return refuse(ledger.CatchingUp, false, "")
 	case len(v.keys()) == 0:
@@ -254,13 +245,24 @@ func (s *server) judge(v view, in ledger.Intent) (c *address.Command, p *client.
 		return refuse(ledger.SignerNotLinked, false, "")
 	case c.Expires < 0 || uint64(c.Expires) < v.Time():
 		return refuse(ledger.Expired, true, "")
-	case !address.VerifySigner(in.Scheme, c.Signer, []byte(in.Text), in.Signature, in.Extras):
+	}
+	checks := v.IntentChecks(&in)
+	good := len(checks) > 0 // none: its wallet cannot sign under the scheme
+	for _, check := range checks {
+		ok, err := s.b.Verdict(ctx, check)
+		if err != nil {
+			return c, true, err
+		}
+		good = good && ok
+	}
+	switch {
+	case !good:
 		s.log.Debug("api: bad signature", "request", id.String(), "scheme", in.Scheme, "signer", c.Signer.String())
 		return refuse(ledger.BadSignature, true, "")
 	case !open && c.Nonce < acc.Nonce:
 		return refuse(ledger.BadNonce, true, "")
 	}
-	return c, nil, true
+	return c, true, nil
 }
 
 // getInput asks for one request.
@@ -376,6 +378,18 @@ func (s *server) renderRequest(_ context.Context, in *renderInput) (*reply[clien
 		return nil, s.problem(ledger.Malformed, err.Error())
 	}
 	out := client.Text{Text: text, ID: ledger.RequestID(text).String()}
+	if b.Scheme != "" {
+		if !v.TakesScheme(b.Scheme, signer.Namespace) {
+			return nil, s.problem(ledger.SchemeUnsupported, b.Scheme)
+		}
+		if b.Scheme == address.SchemeEIP712 {
+			data, ok := g.TypedData(signer, c)
+			if !ok {
+				return nil, s.problem(ledger.SchemeUnsupported, b.Scheme+" on "+signer.Chain())
+			}
+			out.TypedData = string(data)
+		}
+	}
 	out.AsOf = v.Height
 	return &reply[client.Text]{out}, nil
 }

@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"context"
+	"errors"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/api"
@@ -38,6 +39,18 @@ func (c *Cluster) Submit(ctx context.Context, command []byte) (api.Outcome, erro
 	defer c.mu.Unlock()
 	r := c.execute(command)
 	return api.Outcome{Height: r.Header.Height, Code: r.Code}, nil
+}
+
+// Verdict judges at once, unless held up.
+func (c *Cluster) Verdict(_ context.Context, check ledger.SignatureCheck) (bool, error) {
+	c.mu.Lock()
+	s := c.stop
+	c.mu.Unlock()
+	var o *api.Overloaded
+	if s != nil && errors.As(s.err, &o) {
+		return false, s.err
+	}
+	return check.Verify(), nil
 }
 
 // WaitHeight waits for that many commands.

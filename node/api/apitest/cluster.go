@@ -191,6 +191,14 @@ func (c *Cluster) flip() {
 	c.say(c.members[0], ledger.KindFlip, cert)
 }
 
+// EIP712 sets whether requests may be signed by that scheme, as a vote would.
+func (c *Cluster) EIP712(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state.Params.EIP712 = on
+	c.view = c.state.Frozen()
+}
+
 // Say has every member attest body, and expects OK of each.
 func (c *Cluster) Say(kind ledger.Kind, body any) {
 	c.t.Helper()

@@ -107,13 +107,15 @@ type RenderRequest struct {
 	Account string    `json:"account,omitempty" doc:"default: the one this signer opens"`
 	Nonce   *uint64   `json:"nonce,omitempty" doc:"default: the account's next"`
 	Expires time.Time `json:"expires,omitzero" doc:"default: 5 minutes of ledger time ahead"`
+	Scheme  string    `json:"scheme,omitempty" doc:"how the signer will sign; with eip712 the answer has typedData" example:"eip712"`
 }
 
 // Text is a rendered request.
 type Text struct {
 	Meta
-	Text string `json:"text"`
-	ID   string `json:"id"`
+	Text      string `json:"text"`
+	ID        string `json:"id"`
+	TypedData string `json:"typedData,omitempty" doc:"the same command for eth_signTypedData_v4, as JSON text"`
 }
 
 // PreviewRequest asks what a text would do now.

@@ -1,0 +1,187 @@
+package node
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Bounds of the verifier. Both only cost speed when they are met.
+const (
+	maxVerifying = 4096      // signatures waiting for a worker: as many as the leader queues commands (spec: consensus §9)
+	maxJudged    = 16 * 4096 // kept, without what was judged: about 10 MB
+	// maxChecked is the most bytes of one signature and its message that wait: 64
+	// observations of an attestation are 10 kB, a request is at most 8 KiB, and a
+	// full queue is then 64 MiB. What is longer is judged by Apply.
+	maxChecked = 16 << 10
+)
+
+// verifier judges signatures once per node, on a bounded pool, when a command
+// arrives and not when it is applied (spec: requests §5). Its verdicts are its
+// own: nobody else's is ever put in.
+//
+// It is only speed. Apply claims a signature that no worker has begun, so it
+// waits for nothing but one judgement under way, and judges what it does not
+// find. A verifier without workers, or closed, is slower and no different.
+type verifier struct {
+	queue   chan *judgement
+	stop    chan struct{}
+	stopped sync.Once
+	wg      sync.WaitGroup
+	how     *prometheus.CounterVec
+
+	mu    sync.Mutex
+	known map[ledger.Hash]*judgement
+	kept  []ledger.Hash // ring of the keys in known, oldest at next
+	next  int
+}
+
+// judgement is one signature, waiting, under way or judged. Whoever claims it
+// judges it.
+type judgement struct {
+	check   ledger.SignatureCheck
+	claimed atomic.Bool
+	done    chan struct{}
+	good    bool // these two once done is closed
+	failed  bool // judging panicked: whoever needs the verdict judges himself
+}
+
+// newVerifier starts that many workers.
+func newVerifier(workers int, r prometheus.Registerer) *verifier {
+	v := &verifier{
+		queue: make(chan *judgement, maxVerifying), stop: make(chan struct{}),
+		how: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "coffer_verdicts_total",
+			Help: "Signatures by how their verdict was had: hit, unbegun or miss when applied; dropped for want of room in the queue.",
+		}, []string{"how"}),
+		known: make(map[ledger.Hash]*judgement), kept: make([]ledger.Hash, 0, maxJudged),
+	}
+	r.MustRegister(v.how, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "coffer_signatures_waiting", Help: "Signatures that wait for a worker.",
+	}, func() float64 { return float64(len(v.queue)) }))
+	for range workers {
+		v.wg.Go(v.work)
+	}
+	return v
+}
+
+// verifierWorkers: one per core that Go may use. More would only take turns.
+func verifierWorkers() int { return runtime.GOMAXPROCS(0) }
+
+// close ends the workers. What waits is judged by who asks for it.
+func (v *verifier) close() {
+	v.stopped.Do(func() { close(v.stop) })
+	v.wg.Wait()
+}
+
+func (v *verifier) work() {
+	for {
+		select {
+		case j := <-v.queue:
+			j.judge()
+		case <-v.stop:
+			return
+		}
+	}
+}
+
+// judge judges j unless somebody else does or did. A panic is our own mistake:
+// in Apply it makes the command BROKEN, alike on every replica, so here it must
+// neither end the process nor become a verdict.
+func (j *judgement) judge() {
+	if !j.claimed.CompareAndSwap(false, true) {
+		return
+	}
+	defer close(j.done)
+	defer func() {
+		if recover() != nil {
+			j.failed = true
+		}
+	}()
+	j.good = j.check.Verify()
+	j.check = ledger.SignatureCheck{} // nobody else looks at it
+}
+
+// find returns the judgement of c, and whether it is new. A new one is kept, in
+// place of the oldest if there are too many; but where it is to wait for a
+// worker and there is no room, it is nil.
+func (v *verifier) find(c ledger.SignatureCheck, wait bool) (j *judgement, isNew bool) {
+	key := c.Key()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if j, ok := v.known[key]; ok {
+		return j, false
+	}
+	j = &judgement{check: c, done: make(chan struct{})}
+	if wait {
+		select {
+		case v.queue <- j:
+		default:
+			v.how.WithLabelValues("dropped").Inc()
+			return nil, true
+		}
+	}
+	v.known[key] = j
+	if len(v.kept) < maxJudged {
+		v.kept = append(v.kept, key)
+	} else {
+		delete(v.known, v.kept[v.next])
+		v.kept[v.next] = key
+		v.next = (v.next + 1) % maxJudged
+	}
+	return j, true
+}
+
+// expect has the signatures of a command judged soon, if there is room. It
+// never blocks.
+func (v *verifier) expect(s *ledger.State, tx []byte) {
+	defer func() { _ = recover() }() // as in judge: what breaks here breaks in Apply, where it is answered
+	for _, c := range s.SignatureChecks(tx) {
+		if len(c.Message)+len(c.Signature)+len(c.Extras.ApplicationDomain)+len(c.Extras.PublicKeyDER) <= maxChecked {
+			v.find(c, true)
+		}
+	}
+}
+
+// Verdict is ledger.Verdicts for Apply.
+func (v *verifier) Verdict(c ledger.SignatureCheck) bool {
+	j, isNew := v.find(c, false)
+	outcome := "hit"
+	switch {
+	case isNew:
+		outcome = "miss"
+	case !j.claimed.Load():
+		outcome = "unbegun"
+	}
+	j.judge()
+	<-j.done
+	v.how.WithLabelValues(outcome).Inc()
+	if j.failed {
+		return c.Verify() // and panics where it did
+	}
+	return j.good
+}
+
+// ask is a client's question: it waits its turn in the queue, and is turned away
+// when that is full, so that Apply's share of the processor stays.
+func (v *verifier) ask(ctx context.Context, c ledger.SignatureCheck) (bool, error) {
+	j, _ := v.find(c, true)
+	if j == nil {
+		return false, &api.Overloaded{Limit: "signatures to be checked", After: time.Second}
+	}
+	select {
+	case <-j.done:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if j.failed {
+		return false, nil
+	}
+	return j.good, nil
+}
