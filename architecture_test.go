@@ -50,6 +50,7 @@ var rooms = []struct {
 	{"node/api", []string{"ledger/...", "node/api/..."}, "the API declares the small interfaces it needs, so that it can be tested without a cluster", nil},
 	{"node", []string{"node/...", "consensus/...", "tss/...", "chains/...", "ledger/..."}, "composition: every room meets here and nowhere else", []string{"node", "cmd", "testnet"}},
 	{"testnet", []string{"testnet/...", "node/...", "consensus/...", "tss/...", "chains/...", "ledger/..."}, "tools for trying things must never be under what runs in earnest", []string{"cmd", "testnet"}},
+	{"testnet/rpcproxy", nil, "a node that misbehaves serves the tests of every adapter, and knows none", []string{"testnet", "cmd", "chains", "node"}},
 	{"cmd", []string{"cmd/...", "testnet/...", "node/...", "tss/...", "ledger/..."}, "flags, config and exit codes, no logic", []string{"cmd"}},
 }
 
@@ -178,6 +179,10 @@ func TestArchitectureRulesFire(t *testing.T) {
 		{"who imports", "consensus/x_test.go", `import "~/node/p2p"`, 0},
 		{"who imports", "node/x_test.go", `import "~/testnet"`, 1},
 		{"who imports", "chains/bitcoin/x_test.go", `import "~/chains/ethereum"`, 1},
+		{"who imports", "chains/bitcoin/x_test.go", `import "~/testnet"`, 1},
+		{"who imports", "chains/bitcoin/x_test.go", `import "~/testnet/rpcproxy"`, 0},
+		{"own imports", "chains/bitcoin/x.go", `import "~/testnet/rpcproxy"`, 1},
+		{"own imports", "testnet/rpcproxy/x.go", `import "~/chains"`, 1},
 		{"who imports", "testnet/sim/x.go", `import ("~/node"; "~/testnet")`, 0},
 		{"libraries", "node/x.go", `import "github.com/hashicorp/raft"`, 1},
 		{"libraries", "node/x_test.go", `import "github.com/hashicorp/raft"`, 1},

@@ -5,6 +5,8 @@
 // It promises that whatever it started is gone when it stops, that a directory it wrote can be resumed, and
 // that what cannot be had (a port, a toolchain, a child that died) is one line saying what and what to do.
 //
+// Folder rpcproxy is the node that misbehaves by a script, for the tests of whatever speaks to one.
+//
 // It leaves everything that decides about money to the nodes: its keys are the faucet's own and lie outside
 // every node. Nothing here is fit for coins of value.
 package testnet

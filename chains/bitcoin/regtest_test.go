@@ -275,6 +275,12 @@ func testRegtest(t *testing.T, w *regtest) {
 	t.Run("Fee", w.testFee)
 	t.Run("Fault30_OtherFormsOfOurKey", w.testOutputs)
 	t.Run("Broadcast", w.testBroadcast)
+	t.Run("Fault07_AnswerLost", w.testFault07)
+	t.Run("Fault08_AlreadyKnown", w.testFault08)
+	t.Run("Fault09_NodeLags", w.testFault09)
+	t.Run("Fault47_WrongBlock", w.testFault47)
+	t.Run("FollowerKeepsItsPlace", w.testFollowerKeepsItsPlace)
+	t.Run("Stale", w.testStale)
 	t.Run("WrongNetwork", func(t *testing.T) {
 		main := w.param
 		main.CAIP2 = "bip122:000000000019d6689c085ae165831e93"

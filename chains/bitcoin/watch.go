@@ -13,6 +13,7 @@ import (
 	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/btcutil"
 	"github.com/btcsuite/btcd/chaincfg"
+	"github.com/btcsuite/btcd/chaincfg/chainhash"
 	"github.com/btcsuite/btcd/txscript"
 	"github.com/btcsuite/btcd/wire"
 
@@ -218,8 +219,14 @@ func (c *Chain) Best(ctx context.Context) (uint64, error) {
 // HashAt implements follow.Source.
 func (c *Chain) HashAt(ctx context.Context, height uint64) (string, error) {
 	var hash string
-	err := c.rpc.call(ctx, &hash, "getblockhash", height)
-	return hash, err
+	if err := c.rpc.call(ctx, &hash, "getblockhash", height); err != nil {
+		return "", err
+	}
+	// Nothing at all would pass for another branch.
+	if _, err := chainhash.NewHashFromStr(hash); err != nil || len(hash) != chainhash.MaxHashStringSize {
+		return "", fmt.Errorf("%w: block hash %.20q", chains.ErrEndpoint, hash)
+	}
+	return hash, nil
 }
 
 // Read implements follow.Source.

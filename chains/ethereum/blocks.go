@@ -10,6 +10,7 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/rpc"
+	"github.com/ethereum/go-ethereum/trie"
 
 	"github.com/coffer-network/coffer/chains"
 	"github.com/coffer-network/coffer/chains/internal/erc20"
@@ -79,8 +80,8 @@ func (c *Chain) Read(ctx context.Context, from, to uint64, w follow.Want) ([]fol
 func (c *Chain) scan(raw json.RawMessage, height uint64, w follow.Want) (follow.Found, error) {
 	var header *types.Header
 	var body struct {
-		Hash         common.Hash          `json:"hash"`
-		Transactions []*types.Transaction `json:"transactions"`
+		Hash         common.Hash        `json:"hash"`
+		Transactions types.Transactions `json:"transactions"`
 	}
 	if err := json.Unmarshal(raw, &header); err != nil {
 		return follow.Found{}, fmt.Errorf("%w: header: %w", chains.ErrEndpoint, err)
@@ -93,6 +94,10 @@ func (c *Chain) scan(raw json.RawMessage, height uint64, w follow.Want) (follow.
 	}
 	if header.Hash() != body.Hash {
 		return follow.Found{}, fmt.Errorf("%w: hash %s is not its header's %s", chains.ErrEndpoint, body.Hash, header.Hash())
+	}
+	// The header vouches for the transactions: none was left out.
+	if root := types.DeriveSha(body.Transactions, trie.NewStackTrie(nil)); root != header.TxHash {
+		return follow.Found{}, fmt.Errorf("%w: transactions have root %s, the header %s", chains.ErrEndpoint, root, header.TxHash)
 	}
 	if header.BaseFee == nil || !header.BaseFee.IsUint64() || !header.Number.IsUint64() || header.Number.Uint64() != height {
 		return follow.Found{}, fmt.Errorf("%w: number %s, base fee %s", chains.ErrEndpoint, header.Number, header.BaseFee)

@@ -1,0 +1,128 @@
+package ethereum
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/chains/chaintest"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/testnet/rpcproxy"
+)
+
+// edit changes fields of a block in an answer; null stays.
+func edit(change func(block map[string]any)) rpcproxy.Act {
+	return rpcproxy.Change(func(result json.RawMessage) json.RawMessage {
+		var block map[string]any
+		if err := json.Unmarshal(result, &block); err != nil || block == nil {
+			return result
+		}
+		change(block)
+		out, err := json.Marshal(block)
+		if err != nil {
+			return result
+		}
+		return out
+	})
+}
+
+// "chain endpoint feeds a wrong block", and the wire breaks, at every call of a
+// step: nothing is learnt, nothing is lost, nothing goes back unseen. A
+// broadcast whose answer is lost has an unknown outcome, and the same bytes
+// again are a success (spec: outflows §10, faults 7 and 47).
+func TestFault47_WrongBlock(t *testing.T) {
+	w := newWorld(t)
+	b := w.Batch(t)
+	in := w.Deposit(t)
+	cfg := w.cfg
+	p := rpcproxy.Start(cfg.URL)
+	t.Cleanup(p.Close)
+	cfg.URL = p.URL
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses := map[string]uint64{in.Address: 0}
+	for a := range b.Addresses {
+		addresses[a] = 0
+	}
+	v := chains.View{Watched: chains.Watch(addresses), Anchors: []chains.Anchor{b.Anchor}}
+	step := func(cur chains.Cursor) (chains.Observations, chains.Cursor) {
+		t.Helper()
+		for {
+			o, next, err := c.Watch(t.Context(), v, cur)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cur = next; o.Behind == 0 {
+				return o, cur
+			}
+		}
+	}
+	old := rpcproxy.Stale()
+	p.Always("eth_blockNumber", old)
+	_, cur := step(nil)
+	p.Clear()
+
+	u, err := c.Build(b.Anchor.Attempts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := c.Finish(u, chaintest.Sign(b.Key, u))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Next("eth_sendRawTransaction", rpcproxy.Status(503), rpcproxy.DropAfter())
+	for range 2 {
+		if err := c.Broadcast(t.Context(), raw.Bytes); !errors.Is(err, chains.ErrTransport) {
+			t.Errorf("answer lost: %v", err)
+		}
+	}
+	if err := c.Broadcast(t.Context(), raw.Bytes); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	w.Mine(t, 1)
+
+	refused := func(what string, want error) {
+		t.Helper()
+		o, next, err := c.Watch(t.Context(), v, cur)
+		if err == nil || want != nil && !errors.Is(err, want) || !bytes.Equal(next, cur) || len(o.Inflows)+len(o.Spends) != 0 || o.Head != (ledger.HeightReport{}) {
+			t.Errorf("%s: %v; saw %+v", what, err, o)
+		}
+		p.Clear()
+	}
+	for what, change := range map[string]func(map[string]any){
+		"another hash":   func(b map[string]any) { b["hash"] = b["parentHash"] },
+		"another root":   func(b map[string]any) { b["stateRoot"] = b["parentHash"] },
+		"another height": func(b map[string]any) { b["number"] = "0x1" },
+		"no transactions": func(b map[string]any) {
+			if list, _ := b["transactions"].([]any); len(list) == 0 {
+				t.Error("the block has no transactions to leave out")
+			}
+			b["transactions"] = []any{}
+		},
+	} {
+		p.Next("eth_getBlockByNumber", rpcproxy.Pass(), edit(change)) // the fork's question, then the block
+		refused(what, chains.ErrEndpoint)
+	}
+	for _, method := range []string{"eth_blockNumber", "eth_getBlockByNumber", "eth_getLogs", "eth_getTransactionReceipt"} {
+		for what, act := range map[string]rpcproxy.Act{
+			"refused": rpcproxy.Refuse(), "dropped after": rpcproxy.DropAfter(), "503": rpcproxy.Status(503),
+			"garbage": rpcproxy.Garbage(), "truncated": rpcproxy.Truncate(),
+		} {
+			p.Next(method, act)
+			refused(method+" "+what, chains.ErrTransport)
+		}
+	}
+	o, next := step(cur)
+	deposit := func(s chains.Seen) bool { return s.Fact.ID == in.ID }
+	if !slices.ContainsFunc(o.Inflows, deposit) || len(o.Spends) != 1 || o.Spends[0].Foreign {
+		t.Errorf("afterwards: %+v and %+v", o.Inflows, o.Spends)
+	}
+	cur = next
+	p.Always("eth_blockNumber", old)
+	refused("an earlier tip", chains.ErrBehind)
+}
