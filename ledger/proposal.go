@@ -187,31 +187,31 @@ func (s *State) flag(pool string, f Flag) (on bool, code Code) {
 	return s.BorrowOff, OK
 }
 
-// terms are what a proposal needs before it takes effect.
-type terms struct {
-	quorum int
-	delay  uint64 // ms of ledger time between the last vote needed and the effect
-	twice  bool   // the quorum is needed a second time, SocialiseSeconds after the first
+// Terms are what a proposal needs before it takes effect.
+type Terms struct {
+	Quorum      int
+	DelayMillis uint64 // of ledger time between the last vote needed and the effect
+	Twice       bool   // the quorum is needed a second time, SocialiseSeconds after the first
 }
 
-// terms is the table of spec committee §9. What can only hold back new business
+// Terms is the table of spec committee §9. What can only hold back new business
 // (a lower cap, a scheme switched off) waits for nothing, but needs Q: unlike a
 // stop, it takes the long delay to undo.
-func (s *State) terms(p Proposal) terms {
+func (s *State) Terms(p Proposal) Terms {
 	e, t := s.Epoch(), s.Params
 	switch p.Kind {
 	case ProposeStop:
-		return terms{quorum: e.FactQuorum}
+		return Terms{Quorum: e.FactQuorum}
 	case ProposeLift:
-		return terms{quorum: e.Q(), delay: t.LiftSeconds * 1000}
+		return Terms{Quorum: e.Q(), DelayMillis: t.LiftSeconds * 1000}
 	case ProposeSocialise:
-		return terms{quorum: e.Q(), delay: t.SocialiseSeconds * 1000, twice: true}
+		return Terms{Quorum: e.Q(), DelayMillis: t.SocialiseSeconds * 1000, Twice: true}
 	case ProposeResume:
-		return terms{quorum: e.Q()}
+		return Terms{Quorum: e.Q()}
 	}
-	r := terms{quorum: e.Q()}
+	r := Terms{Quorum: e.Q()}
 	for _, c := range p.Changes {
-		r.delay = max(r.delay, s.delayOf(c))
+		r.DelayMillis = max(r.DelayMillis, s.delayOf(c))
 	}
 	return r
 }

@@ -122,26 +122,26 @@ func (s *State) mayPropose(m MemberID) Code {
 // members of the epoch in force count, whoever voted before them.
 func (x *execution) count(key string) {
 	s := x.s
-	b, t := s.Ballots.at(key), s.terms(s.Ballots.at(key).Proposal)
+	b, t := s.Ballots.at(key), s.Terms(s.Ballots.at(key).Proposal)
 	yes, e := 0, s.Epoch()
 	for _, m := range b.Yes {
 		if e.Has(m) {
 			yes++
 		}
 	}
-	if b.Passed != 0 || yes < t.quorum {
+	if b.Passed != 0 || yes < t.Quorum {
 		return
 	}
-	if t.twice && b.First == 0 {
+	if t.Twice && b.First == 0 {
 		b.First, b.Yes, b.No = s.Millis, nil, nil
 		s.Ballots.put(key, b)
 		x.emit(Event{Name: "proposal-first", Note: key})
 		return
 	}
-	b.Passed, b.Delay, b.Due = s.Millis, t.delay, s.Millis+t.delay
+	b.Passed, b.Delay, b.Due = s.Millis, t.DelayMillis, s.Millis+t.DelayMillis
 	s.Ballots.put(key, b)
 	x.emit(Event{Name: "proposal-passed", Note: key})
-	if t.delay == 0 {
+	if t.DelayMillis == 0 {
 		x.effect(key)
 	}
 }

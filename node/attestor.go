@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/ledger"
 )
 
@@ -277,7 +278,7 @@ func (n *Node) attest(ctx context.Context) {
 	for {
 		v, _ := n.app.now()
 		for _, s := range planAttestations(v, n.world(v)) {
-			if err := n.say(ctx, s); err != nil {
+			if _, err := n.say(ctx, s); err != nil {
 				if ctx.Err() == nil {
 					n.log.Debug("attestation not ordered, will be said again", slog.Int("kind", int(s.kind)), slog.Any("err", err))
 				}
@@ -292,19 +293,23 @@ func (n *Node) attest(ctx context.Context) {
 	}
 }
 
-func (n *Node) say(ctx context.Context, s statement) error {
+// say has one statement ordered. One at a time: a number that is ordered after a
+// higher one is refused.
+func (n *Node) say(ctx context.Context, s statement) (consensus.Receipt, error) {
+	n.saying.Lock()
+	defer n.saying.Unlock()
 	v, _ := n.app.now()
 	seat, _ := v.Seats.Get(n.self.String())
 	n.seq = max(n.seq, seat.Seq) + 1
 	if n.seq >= n.seqReserved {
 		n.seqReserved = n.seq + seqBlock
 		if err := n.keys.Put("attestation-seq", binary.BigEndian.AppendUint64(nil, n.seqReserved)); err != nil {
-			return err
+			return consensus.Receipt{}, err
 		}
 	}
 	if rs, ok := s.body.([]ledger.PriceReport); ok {
 		if err := n.keepSaid(rs); err != nil {
-			return err
+			return consensus.Receipt{}, err
 		}
 	}
 	a := ledger.NewAttestation(n.key, v.Cluster, n.seq, s.kind, s.body)
@@ -312,13 +317,13 @@ func (n *Node) say(ctx context.Context, s statement) error {
 	defer cancel()
 	r, err := n.cons.Submit(ctx, ledger.Marshal(ledger.Command{Attestation: a}))
 	if err != nil {
-		return err
+		return r, err
 	}
 	if r.Code != ledger.OK {
 		n.metrics.refused(string(r.Code))
 		n.log.Debug("attestation refused", slog.Int("kind", int(s.kind)), slog.String("code", string(r.Code)))
 	}
-	return nil
+	return r, nil
 }
 
 // saidName is where the newest signed price reports are kept.

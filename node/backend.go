@@ -29,7 +29,10 @@ func (n *Node) View() *ledger.State { v, _ := n.app.now(); return v }
 
 // Submit has a command ordered and waits until this replica applied it.
 func (n *Node) Submit(ctx context.Context, command []byte) (api.Outcome, error) {
-	r, err := n.cons.Submit(ctx, command)
+	return n.outcome(n.cons.Submit(ctx, command))
+}
+
+func (n *Node) outcome(r consensus.Receipt, err error) (api.Outcome, error) {
 	switch {
 	case err == nil:
 		return api.Outcome{Height: r.Height, Code: r.Code}, nil

@@ -53,12 +53,14 @@ type Node struct {
 	chains map[string]chains.Chain
 
 	public, operator net.Listener
+	control          net.Listener // control.sock
 	history          *history.Store
 	alerts           *alert.Engine
 	started          time.Time
 	wg               sync.WaitGroup
 
-	seq, seqReserved uint64                        // the attestor's alone
+	saying           sync.Mutex                    // held while a statement is numbered and ordered
+	seq, seqReserved uint64                        // under saying
 	said             map[string]ledger.PriceReport // the attestor's alone: own newest signed report, by asset
 
 	mu          sync.Mutex
@@ -110,6 +112,9 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	}
 	if n.keys, n.key, err = openKeystore(cfg.Dir, passphrase, log); err != nil {
 		return nil, err
+	}
+	if n.control, err = listenControl(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	n.self = ledger.MemberID(n.key.Public().(ed25519.PublicKey))
 	seat := g.Epoch.Seat(n.self)
@@ -248,6 +253,7 @@ func (n *Node) Run(ctx context.Context) error {
 		servers = append(servers, n.serve(n.operator, api.NewOperator(n, api.Config{Log: n.log, Version: Version},
 			api.Operator{Token: token, Metrics: promhttp.HandlerFor(n.reg, promhttp.HandlerOpts{})})))
 	}
+	servers = append(servers, n.serve(n.control, api.NewControl(n, api.Config{Log: n.log, Version: Version})))
 	n.log.Info("node started", slog.String("name", n.cfg.Name), slog.String("api", n.public.Addr().String()), slog.String("peer", n.peers.Addr()))
 
 	var err error
@@ -308,7 +314,7 @@ func (n *Node) Close() error {
 	if n.keys != nil {
 		errs = append(errs, n.keys.Close())
 	}
-	for _, l := range []net.Listener{n.public, n.operator} {
+	for _, l := range []net.Listener{n.public, n.operator, n.control} {
 		if l != nil {
 			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)

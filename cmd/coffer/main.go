@@ -110,6 +110,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 		newBorrowCmd(), newWithdrawCmd(), newClaimCmd(),
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newRequestCmd(), newStatusCmd(),
 		newHistoryCmd(), newWatchCmd(), newShowCmd(),
+		newVotesCmd(), newVoteCmd(), newPauseCmd(), newResumeCmd(),
 		newNodeCmd(), newTestnetCmd(), newBenchCmd(),
 	)
 	return root

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -30,6 +33,7 @@ func TestMain(m *testing.M) {
 //
 //	deposit ASSET UNITS   1 confirmed deposit for the account in account.json
 //	settle                pay what is queued
+//	voteall FILE          n2 and n3 agree to the proposal that FILE names
 //	lie on|off            alter one character of every Bitcoin address served
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -41,6 +45,11 @@ func TestScripts(t *testing.T) {
 			srv := httptest.NewServer(liar(lying, api.New(c, api.Config{})))
 			e.Defer(srv.Close)
 			e.Setenv("COFFER_API", srv.URL)
+			for i := range 4 { // each member's directory, with the socket of its node
+				if err := control(e, c, i); err != nil {
+					return err
+				}
+			}
 			e.Setenv("HOME", e.WorkDir)
 			e.Values["cluster"], e.Values["lying"] = c, lying
 			return lender(c, srv.URL)
@@ -53,11 +62,33 @@ func TestScripts(t *testing.T) {
 				ts.Value("cluster").(*apitest.Cluster).Deposit(account[1], a[0], ledger.PurposeSupply, units)
 			},
 			"settle": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("cluster").(*apitest.Cluster).Settle() },
+			"voteall": func(ts *testscript.TestScript, _ bool, a []string) {
+				hash := regexp.MustCompile(`"hash":"([0-9a-f]{64})"`).FindStringSubmatch(ts.ReadFile(a[0]))
+				for _, dir := range []string{"n2", "n3"} {
+					ts.Check(ts.Exec("coffer", "vote", "yes", hash[1][:8], "--dir", dir))
+				}
+			},
 			"lie": func(ts *testscript.TestScript, _ bool, a []string) {
 				ts.Value("lying").(*atomic.Bool).Store(a[0] == "on")
 			},
 		},
 	})
+}
+
+// control serves member i's control socket in $WORK/n1 to n4.
+func control(e *testscript.Env, c *apitest.Cluster, i int) error {
+	dir := filepath.Join(e.WorkDir, fmt.Sprint("n", i+1))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, client.ControlSocket))
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: api.NewControl(c.Member(i), api.Config{})}
+	go srv.Serve(l)
+	e.Defer(func() { srv.Close() })
+	return nil
 }
 
 // liar changes the last character of every regtest address it lets through.

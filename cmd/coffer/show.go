@@ -225,6 +225,9 @@ func statusRows(p *printer, st *client.Status) {
 	for _, why := range st.NotReady {
 		p.row("not ready", why)
 	}
+	if st.Paused != nil {
+		p.row("outflows paused", fmt.Sprintf("by %s until %s", st.Paused.By, st.Paused.Until.Format(time.RFC3339)))
+	}
 	if st.CatchingUp {
 		p.row("catching up", "requests wait")
 	}

@@ -24,7 +24,7 @@ func (s *server) clusterInfo(_ context.Context, v view, _ *readInput) (*client.C
 		Cluster: v.Genesis.ClusterName(), Genesis: v.State.Cluster.String(), Name: v.Genesis.Name, Brand: v.Genesis.Brand,
 		Version: v.Version, Keys: v.keys(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F, Q: e.Q(), FactQuorum: e.FactQuorum,
 		Members: v.members(), Chains: v.chains(nil), LedgerTime: v.now(), LogIndex: v.Height, Head: v.Head.String(),
-		CatchingUp: v.Catching, Halted: v.OutflowsHalt, BorrowOff: v.BorrowOff,
+		CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(), BorrowOff: v.BorrowOff,
 	}, nil
 }
 
@@ -124,7 +124,7 @@ func (s *server) statusOf(v view) client.Status {
 		Name: st.Name, Member: st.Member.String(), Version: st.Version, Role: st.Role, Leader: st.Leader,
 		Applied: v.Height, Ready: len(st.NotReady) == 0, NotReady: st.NotReady,
 		Cluster: v.Genesis.ClusterName(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
-		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt,
+		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(),
 		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
 		Local: client.LocalStatus{Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},
 	}

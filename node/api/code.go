@@ -139,7 +139,7 @@ var advice = map[ledger.Code]string{
 	ledger.Limit:               "the ledger is at a stated limit: send the same text again later",
 	ledger.DestinationRefused:  "coins cannot be sent there: wrong network, not canonical, one of our own, or refused lately",
 	ledger.DestinationNotList:  "the account pays listed addresses only",
-	ledger.BadParam:            "the parameters contradict each other",
+	ledger.BadParam:            "the parameters contradict each other, are out of bounds, or change nothing",
 	ledger.Timelock:            "the change has to wait for its delay",
 
 	noLeader:           "no node orders commands at the moment: send the same text again, here or elsewhere",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/api/client"
@@ -165,6 +166,9 @@ func (s *server) why(_ context.Context, v view, in *outflowInput) (*client.Why, 
 	}
 	if v.OutflowsHalt != "" {
 		wait(client.Waiting{What: "halt", Have: v.OutflowsHalt})
+	}
+	if p := v.paused(); p != nil {
+		wait(client.Waiting{What: "pause", Peer: p.By, Have: "until " + p.Until.Format(time.RFC3339)})
 	}
 	if v.Catching {
 		wait(client.Waiting{What: "catching up"})

@@ -68,6 +68,7 @@ func New(b Backend, cfg Config) http.Handler {
 	s.outflows(api)
 	s.markets(api)
 	s.cluster(api)
+	s.votes(api)
 	s.probes(api)
 	s.events(api)
 	s.histories(api)

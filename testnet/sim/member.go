@@ -237,6 +237,7 @@ func (m *member) attest() {
 	if m.liar && m.state.Epoch().Number > 0 {
 		said = m.lie(said)
 	}
+	said = append(said, m.decide()...)
 	for _, st := range said {
 		m.disk.seq = max(m.disk.seq, seat.Seq) + 1
 		a := ledger.NewAttestation(m.key, m.state.Cluster, m.disk.seq, st.Kind, st.Body)

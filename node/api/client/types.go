@@ -618,6 +618,7 @@ type Cluster struct {
 	Head       string    `json:"head"`
 	CatchingUp bool      `json:"catchingUp"`
 	Halted     string    `json:"halted,omitempty" doc:"why nothing is signed"`
+	Paused     *Paused   `json:"paused,omitempty" doc:"outflows, by one member"`
 	BorrowOff  bool      `json:"borrowDisabled"`
 }
 
@@ -653,6 +654,7 @@ type Status struct {
 	LedgerTime time.Time         `json:"ledgerTime"`
 	CatchingUp bool              `json:"catchingUp"`
 	Halted     string            `json:"halted,omitempty"`
+	Paused     *Paused           `json:"paused,omitempty"`
 	Members    []Member          `json:"members"`
 	Chains     []Chain           `json:"chains"`
 	Prices     map[string]*Price `json:"prices"`

@@ -1,0 +1,161 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Setting is a parameter's value, or the value that a proposal gives it. Names
+// and units: coffer votes --settings.
+type Setting struct {
+	Pool  string `json:"pool,omitempty" doc:"empty: of the whole cluster"`
+	Name  string `json:"name"`
+	Value string `json:"value" doc:"digits, true or false"`
+}
+
+// Proposal is what members vote on.
+type Proposal struct {
+	Kind    string    `json:"kind" enum:"set,stop,lift,socialise,resume"`
+	Text    string    `json:"text" doc:"for the public: why; part of what is voted" maxLength:"280"`
+	Changes []Setting `json:"changes,omitempty" doc:"of set" maxItems:"16"`
+	Pool    string    `json:"pool,omitempty" doc:"of stop, lift, socialise; empty: all"`
+	Flag    string    `json:"flag,omitempty" doc:"of stop, lift: paused, frozen, borrow-off or halt"`
+	Halt    string    `json:"halt,omitempty" doc:"of lift of halt: the cause that it lifts"`
+}
+
+// Ballot is a proposal on its way.
+type Ballot struct {
+	Hash         string     `json:"hash"`
+	Proposal     Proposal   `json:"proposal"`
+	Effects      []string   `json:"effects" doc:"what it changes, old → new"`
+	By           string     `json:"by" doc:"the member that brought it"`
+	Opened       time.Time  `json:"opened"`
+	State        string     `json:"state" enum:"open,first passed,waiting,stepping"`
+	Yes          []string   `json:"yes"`
+	No           []string   `json:"no"`
+	Needs        int        `json:"needs" doc:"members that must agree"`
+	DelaySeconds uint64     `json:"delaySeconds" doc:"between the last vote needed and the effect"`
+	SecondFrom   *time.Time `json:"secondFrom,omitempty" doc:"when members may agree a second time"`
+	Effective    *time.Time `json:"effective,omitempty" doc:"when it, or its next step, takes effect"`
+	Expires      *time.Time `json:"expires,omitempty"`
+}
+
+// Decided is a proposal that is over.
+type Decided struct {
+	Hash     string    `json:"hash"`
+	Proposal Proposal  `json:"proposal"`
+	By       string    `json:"by"`
+	Time     time.Time `json:"time"`
+	State    string    `json:"state" enum:"done,refused,expired,withdrawn"`
+	Code     string    `json:"code,omitempty" doc:"of refused: why"`
+}
+
+// Paused is who pauses all outflows.
+type Paused struct {
+	By    string    `json:"by"`
+	Until time.Time `json:"until"`
+}
+
+// Votes are what members decide, and the parameters in force.
+type Votes struct {
+	Meta
+	ParamsVersion uint64    `json:"paramsVersion"`
+	Paused        *Paused   `json:"paused,omitempty"`
+	Proposals     []Ballot  `json:"proposals" doc:"oldest first"`
+	Decided       []Decided `json:"decided" doc:"the last 32"`
+	Settings      []Setting `json:"settings" doc:"what proposals may change, as in force"`
+}
+
+// Votes reads proposals and the parameters in force.
+func (c *Client) Votes(ctx context.Context) (*Votes, error) { return get[Votes](ctx, c, "/v1/votes") }
+
+// Vote is the body of POST /vote on a node's control socket.
+type Vote struct {
+	Hash     string    `json:"hash,omitempty" doc:"of an open proposal"`
+	Yes      bool      `json:"yes"`
+	Proposal *Proposal `json:"proposal,omitempty" doc:"a new one, instead of a hash"`
+}
+
+// Pause is the body of POST /pause.
+type Pause struct {
+	For string `json:"for" doc:"1s to 1h" example:"30m"`
+}
+
+// Said answers what a node said for its operator.
+type Said struct {
+	Meta
+	Hash     string `json:"hash,omitempty" doc:"of the proposal"`
+	LogIndex uint64 `json:"logIndex"`
+}
+
+// ControlSocket is the name of a node's control socket in its directory.
+const ControlSocket = "control.sock"
+
+// Control has an operator's own node vote and pause.
+type Control struct{ *Client }
+
+// NewControl talks to the node that runs in dir.
+func NewControl(dir string) *Control {
+	sock := filepath.Join(dir, ControlSocket)
+	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "unix", sock)
+		if err != nil {
+			return nil, fmt.Errorf("no node runs in %s: %w", dir, err)
+		}
+		return c, nil
+	}}
+	return &Control{&Client{base: "http://unix", http: &http.Client{Timeout: time.Minute, Transport: t}}}
+}
+
+// Propose brings a proposal and votes for it.
+func (c *Control) Propose(ctx context.Context, p Proposal) (*Said, error) {
+	return c.say(ctx, "/vote", Vote{Yes: true, Proposal: &p})
+}
+
+// Vote says yes or no to an open proposal, by its hash or the first digits of it.
+func (c *Control) Vote(ctx context.Context, hash string, yes bool) (*Said, error) {
+	if len(hash) < 64 {
+		v, err := c.Votes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		found := ""
+		for _, b := range v.Proposals {
+			if strings.HasPrefix(b.Hash, hash) {
+				if found != "" {
+					return nil, fmt.Errorf("more than one open proposal begins with %q", hash)
+				}
+				found = b.Hash
+			}
+		}
+		if found == "" {
+			return nil, fmt.Errorf("no open proposal begins with %q", hash)
+		}
+		hash = found
+	}
+	return c.say(ctx, "/vote", Vote{Hash: hash, Yes: yes})
+}
+
+// Pause pauses all outflows for a while, an hour at most.
+func (c *Control) Pause(ctx context.Context, d time.Duration) (*Said, error) {
+	return c.say(ctx, "/pause", Pause{For: d.String()})
+}
+
+// Resume ends this member's own pause.
+func (c *Control) Resume(ctx context.Context) (*Said, error) {
+	return c.say(ctx, "/resume", struct{}{})
+}
+
+func (c *Control) say(ctx context.Context, path string, in any) (*Said, error) {
+	var out Said
+	if _, err := c.post(ctx, path, in, &out); err != nil {
+		return nil, err
+	}
+	c.SawWrite(out.LogIndex)
+	return &out, nil
+}

@@ -1,0 +1,235 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api/client"
+	"github.com/danielgtaylor/huma/v2"
+)
+
+func (s *server) votes(api huma.API) {
+	route(s, api, "get-votes", "/v1/votes", "Proposals, who voted, when they take effect, what they change", s.voteList)
+}
+
+func (s *server) voteList(_ context.Context, v view, _ *readInput) (*client.Votes, error) {
+	out := &client.Votes{ParamsVersion: v.ParamsVersion, Proposals: []client.Ballot{}, Decided: []client.Decided{}, Settings: []client.Setting{}}
+	for key, b := range v.Ballots.All() {
+		out.Proposals = append(out.Proposals, v.ballot(key, b))
+	}
+	slices.SortStableFunc(out.Proposals, func(a, b client.Ballot) int { return a.Opened.Compare(b.Opened) })
+	for _, d := range v.Decided {
+		x := client.Decided{
+			Hash: d.Proposal.Hash().String(), Proposal: proposal(d.Proposal), By: v.name(d.By), Time: at(d.Millis), State: d.How,
+		}
+		if d.Code != ledger.OK {
+			x.Code = string(d.Code)
+		}
+		out.Decided = append(out.Decided, x)
+	}
+	for _, p := range v.Settings() {
+		out.Settings = append(out.Settings, client.Setting{Pool: p.Pool, Name: p.Name, Value: p.Value})
+	}
+	out.Paused = v.paused()
+	return out, nil
+}
+
+// paused is who pauses all outflows now.
+func (v view) paused() *client.Paused {
+	by, until, paused := v.PausedBy()
+	if !paused {
+		return nil
+	}
+	return &client.Paused{By: v.name(by), Until: at(until)}
+}
+
+func (v view) ballot(key string, b ledger.Ballot) client.Ballot {
+	t := v.Terms(b.Proposal)
+	out := client.Ballot{
+		Hash: key, Proposal: proposal(b.Proposal), By: v.name(b.By), Opened: at(b.Opened), State: "open",
+		Yes: v.names(b.Yes), No: v.names(b.No), Needs: t.Quorum, DelaySeconds: t.DelayMillis / 1000,
+		Effects: v.effects(b.Proposal), Expires: atOrNil(b.Opened + v.Params.ProposalSeconds*1000),
+	}
+	switch {
+	case b.Stepping:
+		out.State = "stepping"
+	case b.Passed != 0:
+		out.State = "waiting"
+	case b.First != 0:
+		out.State = "first passed"
+		out.SecondFrom = atOrNil(b.First + v.Params.SocialiseSeconds*1000)
+	}
+	if b.Passed != 0 {
+		out.Effective, out.Expires = atOrNil(b.Due), nil
+	}
+	return out
+}
+
+// Words of kinds and flags, in JSON and on the command line.
+var (
+	proposalWords = map[ledger.ProposalKind]string{
+		ledger.ProposeSet: "set", ledger.ProposeStop: "stop", ledger.ProposeLift: "lift",
+		ledger.ProposeSocialise: "socialise", ledger.ProposeResume: "resume",
+	}
+	flagWords = map[ledger.Flag]string{
+		ledger.FlagPaused: "paused", ledger.FlagFrozen: "frozen", ledger.FlagBorrowOff: "borrow-off", ledger.FlagHalt: "halt",
+	}
+)
+
+func wordOf[K comparable](words map[K]string, word string) (key K, ok bool) {
+	for k, w := range words {
+		if w == word {
+			return k, true
+		}
+	}
+	return key, false
+}
+
+func proposal(p ledger.Proposal) client.Proposal {
+	out := client.Proposal{Kind: proposalWords[p.Kind], Text: p.Text, Pool: p.Pool, Flag: flagWords[p.Flag], Halt: p.Halt}
+	for _, c := range p.Changes {
+		out.Changes = append(out.Changes, client.Setting{Pool: c.Pool, Name: c.Name, Value: c.Value})
+	}
+	return out
+}
+
+// effects says what a proposal changes, old → new as of now.
+func (v view) effects(p ledger.Proposal) []string {
+	where := "all pools"
+	if p.Pool != "" {
+		where = "pool " + p.Pool
+	}
+	switch p.Kind {
+	case ledger.ProposeStop:
+		return []string{fmt.Sprintf("%s: %s off → on", where, flagWords[p.Flag])}
+	case ledger.ProposeLift:
+		return []string{fmt.Sprintf("%s: %s on → off", where, flagWords[p.Flag])}
+	case ledger.ProposeSocialise:
+		pool, _ := v.Pools.Get(p.Pool)
+		return []string{fmt.Sprintf("%s: deficit %s → 0, borne by its suppliers", where, pool.Deficit)}
+	case ledger.ProposeResume:
+		return []string{"outflows: paused → not paused"}
+	}
+	out := []string{}
+	now := v.Settings()
+	for _, c := range p.Changes {
+		old := ""
+		if i := slices.IndexFunc(now, func(s ledger.Setting) bool { return s.Pool == c.Pool && s.Name == c.Name }); i >= 0 {
+			old = now[i].Value
+		}
+		of := "cluster"
+		if c.Pool != "" {
+			of = "pool " + c.Pool
+		}
+		out = append(out, fmt.Sprintf("%s: %s %s → %s", of, c.Name, old, c.Value))
+	}
+	return out
+}
+
+// Control.
+
+// Controller is a node that speaks for its operator.
+type Controller interface {
+	Backend
+
+	// Say has a word of this node's member ordered, and waits until this replica
+	// applied it. Errors as those of Submit.
+	Say(ctx context.Context, kind ledger.Kind, body any) (Outcome, error)
+}
+
+// NewControl is what makes a node say something: votes and pauses. Serve it on a
+// unix socket that only the node's owner can open. It is apart from
+// the operators' listener, which reads only.
+func NewControl(b Controller, cfg Config) http.Handler {
+	s, mux, api := build(b, cfg, "Coffer node control")
+	s.votes(api)
+	c := control{s, b}
+	post := func(id, path, summary string) huma.Operation {
+		return huma.Operation{
+			OperationID: id, Method: http.MethodPost, Path: path, Summary: summary,
+			MaxBodyBytes: maxBody, Errors: []int{400, 403, 404, 409, 413, 422, 500, 503},
+		}
+	}
+	huma.Register(api, post("vote", "/vote", "Propose, or vote yes or no"), c.vote)
+	huma.Register(api, post("pause", "/pause", "Pause all outflows for a while"), c.pause)
+	huma.Register(api, post("resume", "/resume", "End this member's own pause"), c.resume)
+	return s.outer(s.private("", mux))
+}
+
+type control struct {
+	*server
+	node Controller
+}
+
+type said struct{ Body client.Said }
+
+func (c control) vote(ctx context.Context, in *struct{ Body client.Vote }) (*said, error) {
+	v := ledger.Vote{Yes: in.Body.Yes}
+	switch p := in.Body.Proposal; {
+	case (p != nil) == (in.Body.Hash != ""):
+		return nil, c.problem(ledger.Malformed, "want a proposal or a hash")
+	case p == nil:
+		if err := v.Hash.UnmarshalText([]byte(in.Body.Hash)); err != nil {
+			return nil, c.problem(ledger.Malformed, "hash: "+err.Error())
+		}
+	default:
+		l, ok := c.proposal(*p)
+		if !ok || !v.Yes {
+			return nil, c.problem(ledger.Malformed, "proposal: an unknown kind or flag, or voted no")
+		}
+		v.Hash, v.Proposal = l.Hash(), &l
+	}
+	return c.say(ctx, ledger.KindVote, v, hex.EncodeToString(v.Hash[:]))
+}
+
+// proposal reads one. The lift of a halt names the cause that this node shows,
+// unless the operator named one.
+func (c control) proposal(p client.Proposal) (ledger.Proposal, bool) {
+	kind, ok := wordOf(proposalWords, p.Kind)
+	flag, known := wordOf(flagWords, p.Flag)
+	out := ledger.Proposal{Kind: kind, Text: p.Text, Pool: p.Pool, Flag: flag, Halt: p.Halt}
+	if kind == ledger.ProposeLift && flag == ledger.FlagHalt && p.Halt == "" {
+		out.Halt = c.b.View().OutflowsHalt
+	}
+	for _, x := range p.Changes {
+		out.Changes = append(out.Changes, ledger.Change{Pool: x.Pool, Name: x.Name, Value: x.Value})
+	}
+	slices.SortFunc(out.Changes, func(a, b ledger.Change) int {
+		return slices.Compare([]string{a.Pool, a.Name}, []string{b.Pool, b.Name})
+	})
+	return out, ok && (known || p.Flag == "")
+}
+
+func (c control) pause(ctx context.Context, in *struct{ Body client.Pause }) (*said, error) {
+	d, err := time.ParseDuration(in.Body.For)
+	if err != nil || d < time.Second || d > ledger.MaxPauseSeconds*time.Second {
+		p := c.problem(ledger.BadParam, "for: want 1s to 1h")
+		p.Found = in.Body.For
+		return nil, p
+	}
+	return c.say(ctx, ledger.KindPause, ledger.Pause{Seconds: uint64(d / time.Second)}, "")
+}
+
+func (c control) resume(ctx context.Context, _ *struct{}) (*said, error) {
+	return c.say(ctx, ledger.KindPause, ledger.Pause{}, "")
+}
+
+func (c control) say(ctx context.Context, kind ledger.Kind, body any, hash string) (*said, error) {
+	ctx, cancel := context.WithTimeout(ctx, postWait)
+	defer cancel()
+	o, err := c.node.Say(ctx, kind, body)
+	if err != nil {
+		return nil, c.answer(err)
+	}
+	if o.Code != ledger.OK {
+		return nil, c.problem(o.Code, "")
+	}
+	out := &said{client.Said{Hash: hash, LogIndex: o.Height}}
+	out.Body.SetAsOf(o.Height)
+	return out, nil
+}
