@@ -108,6 +108,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 	root.AddCommand(
 		newWalletCmd(), newAccountCmd(), newDepositAddressCmd(),
 		newBorrowCmd(), newWithdrawCmd(), newClaimCmd(),
+		newLiquidateCmd(), newCoverDeficitCmd(),
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newRequestCmd(), newStatusCmd(),
 		newHistoryCmd(), newWatchCmd(), newShowCmd(),
 		newVotesCmd(), newVoteCmd(), newPauseCmd(), newResumeCmd(),

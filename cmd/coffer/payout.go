@@ -104,18 +104,24 @@ func (o *payout) run(ctx context.Context, s *session, amount, assetName string) 
 	if err != nil {
 		return err
 	}
+	return o.ask(ctx, s, c, signer, action, asset, asset)
+}
+
+// ask shows a prepared request, and signs and sends it once it is agreed to.
+// paid is the asset that leaves, stated the one that the amount is in.
+func (o *payout) ask(ctx context.Context, s *session, c *client.Client, signer client.Signer, action client.Action, paid, stated client.Asset) error {
 	preview, err := c.Preview(ctx, action)
 	if err != nil {
 		return err
 	}
 	s.note("%s\n", action.Text)
-	s.showPreview(preview, asset)
+	s.showPreview(preview, paid)
 	if err := o.confirm(s); err != nil {
 		return err
 	}
 	r, err := c.Submit(ctx, signer, action)
 	if err != nil {
-		return later(explain(err, asset))
+		return later(explain(err, stated))
 	}
 	if !o.paid {
 		return s.showRequest(r)

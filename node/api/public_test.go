@@ -122,7 +122,7 @@ func TestOpenAPINamesEveryRoute(t *testing.T) {
 		"/v1/requests", "/v1/requests/render", "/v1/requests/preview", "/v1/requests/{id}", "/v1/accounts/{id}",
 		"/v1/accounts/{id}/inflows", "/v1/accounts/{id}/outflows", "/v1/outflows/{id}", "/v1/outflows/{id}/why",
 		"/v1/pools", "/v1/pools/{id}", "/v1/assets", "/v1/cluster", "/v1/members", "/v1/chains", "/v1/sessions",
-		"/v1/certificates/{index}", "/v1/status", "/healthz", "/readyz",
+		"/v1/certificates/{index}", "/v1/status", "/v1/liquidations", "/healthz", "/readyz",
 	} {
 		if paths[want] == nil {
 			t.Errorf("openapi.json without %s", want)

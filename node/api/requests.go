@@ -369,7 +369,23 @@ func (s *server) renderRequest(_ context.Context, in *renderInput) (*reply[clien
 			return nil, s.problem(ledger.Malformed, "to: "+err.Error())
 		}
 	}
-	c.MaxFee = g.Amount(b.Pool, b.MaxFee)
+	feePool := b.Pool
+	if b.Action == address.ActionLiquidate {
+		feePool = b.CollateralPool
+		c.CollateralPool = b.CollateralPool
+		if c.Borrower, err = client.ParseAccount(b.Borrower); err != nil {
+			return nil, s.problem(ledger.Malformed, "borrower: "+err.Error())
+		}
+		if b.AutoWithdrawTo != "" {
+			if c.AutoWithdrawTo, err = address.SplitCAIP10(b.AutoWithdrawTo); err != nil {
+				return nil, s.problem(ledger.Malformed, "autoWithdrawTo: "+err.Error())
+			}
+		}
+		if b.MaxFee == "" {
+			b.MaxFee = "0"
+		}
+	}
+	c.MaxFee = g.Amount(feePool, b.MaxFee)
 	if c.Amount = g.Amount(b.Pool, b.Amount); b.Amount == "max" {
 		c.Amount = g.MaxAmount(b.Pool)
 	}

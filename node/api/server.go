@@ -67,6 +67,7 @@ func New(b Backend, cfg Config) http.Handler {
 	s.accounts(api)
 	s.outflows(api)
 	s.markets(api)
+	s.liquidations(api)
 	s.cluster(api)
 	s.votes(api)
 	s.probes(api)

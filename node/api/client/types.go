@@ -98,11 +98,16 @@ func (p *Problem) ContentType(string) string { return "application/problem+json"
 // RenderRequest asks for the text of a command. A convenience: never sign a
 // node's text unseen.
 type RenderRequest struct {
-	Action  string    `json:"action" example:"Borrow"`
-	Amount  string    `json:"amount,omitempty" doc:"base units, or max"`
-	Pool    string    `json:"pool,omitempty"`
-	To      string    `json:"to,omitempty" doc:"CAIP-10"`
-	MaxFee  string    `json:"maxFee,omitempty" doc:"base units"`
+	Action string `json:"action" example:"Borrow"`
+	Amount string `json:"amount,omitempty" doc:"base units, or max"`
+	Pool   string `json:"pool,omitempty"`
+	To     string `json:"to,omitempty" doc:"CAIP-10"`
+	MaxFee string `json:"maxFee,omitempty" doc:"base units; of a Liquidate in the collateral's asset"`
+
+	CollateralPool string `json:"collateralPool,omitempty" doc:"Liquidate"`
+	Borrower       string `json:"borrower,omitempty" doc:"Liquidate: account id"`
+	AutoWithdrawTo string `json:"autoWithdrawTo,omitempty" doc:"Liquidate: CAIP-10; absent: none"`
+
 	Signer  string    `json:"signer" doc:"CAIP-10"`
 	Account string    `json:"account,omitempty" doc:"default: the one this signer opens"`
 	Nonce   *uint64   `json:"nonce,omitempty" doc:"default: the account's next"`
@@ -502,6 +507,25 @@ type PoolFigures struct {
 	BorrowRate  string `json:"borrowRate"`
 	SupplyAPY   string `json:"supplyApy"`
 	BorrowAPY   string `json:"borrowApy"`
+}
+
+// AtRisk is one page of the accounts below health factor 1.
+type AtRisk struct {
+	Meta
+	Accounts []AtRiskAccount `json:"accounts"`
+	Next     string          `json:"next,omitempty" doc:"cursor of the next page"`
+}
+
+// AtRiskAccount is an account that was below health factor 1 when the ledger
+// last looked, as it stands now. What it holds and owes: /v1/accounts/{id}.
+type AtRiskAccount struct {
+	ID                string    `json:"id"`
+	HealthFactor      *string   `json:"healthFactor" doc:"WAD; null where it owes nothing any more or cannot be weighed"`
+	HealthFactorShown *string   `json:"healthFactorShown" example:"0.97"`
+	Collateral        string    `json:"collateralValue"`
+	Debt              string    `json:"debtValue"`
+	Since             time.Time `json:"since" doc:"when the ledger first found it there"`
+	Code              string    `json:"code" doc:"OK, or why nobody may liquidate it now, such as GRACE or PRICE_SUSPECT"`
 }
 
 // Pools are all of them.
