@@ -65,10 +65,11 @@ func TestDeficitLimit(t *testing.T) {
 	if got := mostUnderLimit(t, w, "carol"); got != limit("40000000000") {
 		t.Errorf("after a refund, %s", got)
 	}
-	old := w.Outflows.at(o.ID)
+	w = s.View()
+	old := o
 	old.ID = 0 // as if it had been withdrawn before the freeze
 	w.returned(old, n("10000000000"))
-	if got := mostUnderLimit(t, w, "carol"); got != limit("40000000000") {
+	if got := mostUnderLimit(t, w, "carol"); got != must(fixed.Sub(limit("40000000000"), n("10000000000"))) {
 		t.Errorf("a refund from before the freeze raised the limit to %s", got)
 	}
 
@@ -83,7 +84,7 @@ func TestDeficitLimit(t *testing.T) {
 
 	// Claims that change hands by a liquidation carry no right to leave with them.
 	w = s.View()
-	a, b := w.Accounts.at("dave"), w.Accounts.at("carol")
+	a, b := w.Accounts.at("carol"), w.Accounts.at("dave") // who has not touched anything yet
 	from, to := a.position("usdt.eth"), b.position("usdt.eth")
 	var c fixed.Calc
 	q := w.Pools.at("usdt.eth")
@@ -92,7 +93,7 @@ func TestDeficitLimit(t *testing.T) {
 	if w.store(&c, a, from, q) != OK || w.store(&c, b, to, q) != OK {
 		t.Fatal("not stored")
 	}
-	if got := mostUnderLimit(t, w, "carol"); got != must(fixed.Sub(limit("40000000000"), n("10000000000"))) {
+	if got := mostUnderLimit(t, w, "dave"); got != limit("20000000000") {
 		t.Errorf("claims gained raised the limit to %s", got)
 	}
 
@@ -196,6 +197,18 @@ func TestNotClosing(t *testing.T) {
 	want(t, s.View(), NotClosing, part)
 	price(s, "btc", "4070000000000") // exactly lt·bonus
 	want(t, s.View(), OK, part)
+}
+
+// A small coin on its way would make a small loan dust that nobody may touch.
+func TestDustOnTheWayProtectsNothing(t *testing.T) {
+	legs := []leg{
+		{Pool: "btc", Decimals: 8, Low: n("5000000000000"), High: n("5000000000000"), Collateral: n("3700000"), LT: 8000},
+		{Pool: "usdt.eth", Decimals: 6, Low: n("100000000"), High: n("100000000"), Debt: n("1500000000")},
+	}
+	r, code := seize(legs, 0, 1, fixed.Max, seizeRules{Bonus: 11_000, Fee: 1_000, Covered: n("500000000")})
+	if code != OK || r.Repaid != n("1500000000") {
+		t.Errorf("repaid %s, %s", r.Repaid, code)
+	}
 }
 
 // With a target, a liquidation repays what leads there and no more; where that
