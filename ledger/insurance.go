@@ -81,15 +81,13 @@ func (x *execution) cover(r request) Code {
 }
 
 // socialise runs what a two-step vote decided: every claim in the pool bears its
-// part of the Deficit (spec: lending §9).
+// part of the Deficit (spec: lending §9). The caller refreshes the rates.
 func (x *execution) socialise(pool string) Code {
 	s := x.s
 	deficit := s.Pools.at(pool).Deficit
 	if code := s.socialise(pool); code != OK {
 		return code
 	}
-	s.refreshRates()
-	x.noteDips()
 	x.emit(Event{Name: "socialised", Asset: pool, Amount: deficit.String(), Note: s.Pools.at(pool).SupplyIndex.String()})
 	return OK
 }

@@ -245,7 +245,7 @@ func (x *execution) carryOut(b Ballot) (left []Change, next uint64, code Code) {
 	stop := p.Kind == ProposeStop
 	switch {
 	case p.Kind == ProposeSocialise:
-		code = s.socialise(p.Pool)
+		code = x.socialise(p.Pool)
 	case p.Kind == ProposeResume:
 		s.resume()
 	case p.Flag == FlagHalt && stop:
