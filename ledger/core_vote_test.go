@@ -241,6 +241,19 @@ func TestVoteRefusals(t *testing.T) {
 			t.Errorf("%s: %s, want %s and nothing changed", name, code, tc.code)
 		}
 	}
+	// Nor does one who is to be a member and is not yet.
+	next := c.s.Epoch()
+	next.Number, next.Members = 1, append(next.Members[:len(next.Members):len(next.Members)], Member{ID: idOf(foreign), Name: "node-9", Operator: "operator-9"})
+	c.s.Next = &NextEpoch{Epoch: next}
+	for _, a := range []*Attestation{
+		NewAttestation(foreign, c.s.Cluster, 1, KindVote, body(p)),
+		NewAttestation(foreign, c.s.Cluster, 2, KindPause, Pause{Seconds: 60}),
+	} {
+		if code := c.run(Command{Attestation: a}); code != NotAllowed || c.s.Ballots.len() != 0 || c.s.Stopped() != "" {
+			t.Errorf("a coming member's word of kind %d: %s", a.Kind, code)
+		}
+	}
+	c.s.Next = nil
 	before := frame(c.s)
 	for _, a := range []*Attestation{
 		NewAttestation(foreign, c.s.Cluster, 1, KindVote, body(p)),
@@ -586,6 +599,8 @@ func TestPauseStopsOutflowsAlone(t *testing.T) {
 	}
 	k := open.Newest().K
 	c.tick(400_000) // beyond the attempt's deadline
+	c.refresh()     // its gates pass
+	c.tick(1000)
 	if got := c.s.Batches.at(open.ID).Newest().K; got != k || len(c.payments()) != 1 {
 		t.Errorf("attempt %d after %d, %d payments: planned while paused", got, k, len(c.payments()))
 	}
