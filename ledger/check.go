@@ -41,6 +41,12 @@ func (s *State) Check() error {
 	if err := s.checkRounds(); err != nil {
 		return err
 	}
+	if err := s.checkWallets(); err != nil {
+		return err
+	}
+	if err := s.checkLoans(); err != nil {
+		return err
+	}
 	anchors := map[string]uint64{}
 	for id, b := range s.Batches.all() {
 		if b.Done == s.Live.has(id) {
@@ -98,6 +104,64 @@ func (s *State) checkAttempts(b Batch) error {
 			}
 		default:
 			return fmt.Errorf("attempt %d has no transaction", a.K)
+		}
+	}
+	return nil
+}
+
+// checkWallets: every controller beside the first one is in the index, of one
+// account only, and every payout list is as it is stored once.
+func (s *State) checkWallets() error {
+	linked := 0
+	for id, a := range s.Accounts.all() {
+		if len(a.Wallets) > maxWallets {
+			return fmt.Errorf("account %s: %d wallets", id, len(a.Wallets))
+		}
+		for _, w := range a.Wallets {
+			listed := s.Linked.at(w) == id
+			if listed == s.firstOf(id, w) {
+				return fmt.Errorf("account %s: wallet %s in the index: %v", id, w, listed)
+			}
+			if listed {
+				linked++
+			}
+		}
+	}
+	if linked != s.Linked.len() {
+		return fmt.Errorf("%d wallets are linked, %d in the index", linked, s.Linked.len())
+	}
+	for id, p := range s.Payouts.all() {
+		if !s.Accounts.has(id) || len(p.Payees) > maxPayees || !p.Required && (p.Off != 0 || len(p.Payees) == 0) {
+			return fmt.Errorf("account %s: payout list %+v", id, p)
+		}
+		for i := 1; i < len(p.Payees); i++ {
+			if p.Payees[i-1].To >= p.Payees[i].To {
+				return fmt.Errorf("account %s: payout list not sorted, or doubled", id)
+			}
+		}
+	}
+	return nil
+}
+
+// checkLoans: every loan has its account, and those that hold coins and are not
+// settled are looked at.
+func (s *State) checkLoans() error {
+	for id, l := range s.Loans.all() {
+		a, ok := s.Accounts.get(id)
+		if !ok || l.Phase < LoanWaiting || l.Phase > LoanReturned {
+			return fmt.Errorf("loan %s: account %v, phase %d", id, ok, l.Phase)
+		}
+		until, ready := s.LoansReady.get(id)
+		if open := l.Phase == LoanWaiting || l.Phase == LoanOver; ready != (open && a.Credited) || ready && until != l.Until {
+			return fmt.Errorf("loan %s: %s, credited %v, looked at %v until %d", id, l.Phase, a.Credited, ready, until)
+		}
+		if (l.Phase == LoanGranted) != (l.Outflow != 0) {
+			return fmt.Errorf("loan %s: %s with outflow %d", id, l.Phase, l.Outflow)
+		}
+	}
+	for id := range s.LoansReady.all() {
+		if !s.Loans.has(id) {
+			return fmt.Errorf("account %s is looked at for a loan that it has not", id)
 		}
 	}
 	return nil

@@ -757,7 +757,8 @@ func TestSettingsNameEveryParameter(t *testing.T) {
 	check(&p, p.settings(), "Asset", "MinDebt", "EmodeID")
 	var all Params
 	check(&all, all.settings(), "RoundSeconds", "AllowNoFaultTolerance",
-		"LiftSeconds", "SetSeconds", "LowerSeconds", "StepSeconds", "SocialiseSeconds", "ProposalSeconds")
+		"LiftSeconds", "SetSeconds", "LowerSeconds", "StepSeconds", "SocialiseSeconds", "ProposalSeconds",
+		"PayoutDelaySeconds", "LoanWindowSeconds", "LoanSlippageBps")
 	c := young(t)
 	for _, v := range c.s.Settings() {
 		if r, ok := c.s.setting(Change{v.Pool, v.Name, ""}); !ok || r.text() != v.Value || !r.set(v.Value) {

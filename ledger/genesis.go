@@ -61,6 +61,9 @@ type Params struct {
 	SweepMultiple         uint64 `cbor:"11,keyasint"` // sweep when worth this many times its cost
 	AllowNoFaultTolerance bool   `cbor:"12,keyasint"`
 	TWAPAlertBps          uint64 `cbor:"37,keyasint"` // distance from the 30-minute average that is an alert; 0: none
+	PayoutDelaySeconds    uint64 `cbor:"13,keyasint"` // until a listed payout address may be paid, and until the list ends
+	LoanWindowSeconds     uint64 `cbor:"14,keyasint"` // for the collateral of a simple loan to come in
+	LoanSlippageBps       uint64 `cbor:"15,keyasint"` // by which its LTV may exceed the one at signing
 
 	EIP712 bool `cbor:"30,keyasint"` // whether requests may be signed by that scheme (spec: requests §2)
 
@@ -101,6 +104,7 @@ func DefaultParams() Params {
 		TWAPAlertBps:    250, // below the 2.85 % of 2026-03-10 that no one-round rule saw (spec: lending §12.5)
 		FirstDipSeconds: 60, FreezeDeficitBps: 50, LiquidatorSec: 86_400, InsuranceBps: 2_000,
 		LiftSeconds: 3_600, SetSeconds: 172_800, LowerSeconds: 604_800, StepSeconds: 86_400, SocialiseSeconds: 86_400, ProposalSeconds: 604_800,
+		PayoutDelaySeconds: 86_400, LoanWindowSeconds: 86_400, LoanSlippageBps: 500,
 	}
 }
 

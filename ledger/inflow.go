@@ -88,9 +88,10 @@ func (x *execution) credit(in Inflow) {
 	if got := s.supplyShares(in.Account, in.Asset); before.Less(got) {
 		acc = s.addUnfinal(acc, in, must(fixed.Sub(got, before)))
 	}
-	s.Accounts.put(in.Account, acc)
+	s.Accounts.put(acc.ID, acc)
 	s.Inflows.put(in.ID, in)
 	x.emit(Event{Name: "credited", Account: in.Account, Asset: in.Asset, Amount: in.Amount.String(), Note: in.ID + " " + reason})
+	x.loanCoins(in.Account)
 }
 
 // lend runs a booking that must not fail: an inflow cannot be sent back. A code

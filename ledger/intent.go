@@ -50,6 +50,11 @@ type request struct {
 	refused bool // the destination, found while parsing
 }
 
+// opens reports whether the request makes its account.
+func (r request) opens() bool {
+	return r.Action == address.ActionOpenAccount || r.Action == address.ActionOpenLoan
+}
+
 // intent applies a client's request. The nonce is used up as soon as signature,
 // cluster and expiry pass and it is the expected one, whatever follows: a
 // refused borrow that stayed live could succeed later at a price its signer did
@@ -62,7 +67,7 @@ func (x *execution) intent(in *Intent) Code {
 	if code != OK {
 		return code
 	}
-	if r.Action != address.ActionOpenAccount {
+	if !r.opens() {
 		acc := x.s.Accounts.at(r.account)
 		acc.Nonce++
 		acc.Active = x.s.Millis
@@ -95,10 +100,16 @@ func (x *execution) prelude(in *Intent) (request, *Stored, Code) {
 	if code != OK {
 		return r, nil, code
 	}
-	if r.Cluster != s.Genesis.ClusterName() {
+	if r.Cluster != s.clusterName() {
 		return r, nil, WrongCluster
 	}
-	if !s.TakesScheme(in.Scheme, r.Signer.Namespace) {
+	link := r.Action == address.ActionLinkWallet
+	switch {
+	case in.Co != nil && !link:
+		return r, nil, Malformed // a second signature that nobody asks for is another spelling
+	case !s.TakesScheme(in.Scheme, r.Signer.Namespace):
+		return r, nil, SchemeUnsupported
+	case in.Co != nil && !s.TakesScheme(in.Co.Scheme, r.NewWallet.Namespace):
 		return r, nil, SchemeUnsupported
 	}
 	if s.Catching {
@@ -108,7 +119,7 @@ func (x *execution) prelude(in *Intent) (request, *Stored, Code) {
 		return r, nil, Halted // no keys yet: no address could be shown
 	}
 	acc, exists := s.Accounts.get(r.account)
-	open := r.Action == address.ActionOpenAccount
+	open := r.opens()
 	text := r.id
 	if exists {
 		if i := slices.IndexFunc(acc.Results, func(t Stored) bool { return t.Text == text }); i >= 0 {
@@ -136,15 +147,24 @@ func (x *execution) prelude(in *Intent) (request, *Stored, Code) {
 	if !x.signedBy(r, r.Signer, in.Scheme, in.Signature, in.Extras) {
 		return r, nil, BadSignature
 	}
-	if r.Nonce != acc.Nonce {
+	if link && !x.cosigned(r, in.Co) {
+		return r, nil, BadSignature
+	}
+	if r.Nonce != acc.Nonce && r.Action != address.ActionOpenLoan { // whose nonce is part of the account's name
 		return r, nil, BadNonce
 	}
 	pays := r.Action == address.ActionBorrow || r.Action == address.ActionWithdraw || r.Action == address.ActionClaim ||
-		r.AutoWithdrawTo.Address != ""
+		r.Action == address.ActionOpenLoan || r.AutoWithdrawTo.Address != ""
 	if open && s.Accounts.len() >= maxAccounts || pays && s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
 		return r, nil, Limit // nonce unchanged: the same text may be sent again
 	}
 	return r, nil, OK
+}
+
+// cosigned reports whether the wallet that is to be linked signed the text too,
+// with the scheme that it declares.
+func (x *execution) cosigned(r request, co *CoSignature) bool {
+	return co != nil && x.signedBy(r, r.NewWallet, co.Scheme, co.Signature, co.Extras)
 }
 
 // maxAccounts is the hard limit of spec consensus §9.
@@ -166,16 +186,34 @@ func (x *execution) operate(r request) Code {
 	switch r.Action {
 	case address.ActionOpenAccount:
 		return x.openAccount(r)
+	case address.ActionOpenLoan:
+		return x.openLoan(r)
 	case address.ActionCancel:
 		return OK
-	case address.ActionBorrow, address.ActionWithdraw, address.ActionClaim:
-		return x.payOut(r)
+	case address.ActionBorrow:
+		return x.pay(r, OutflowBorrow)
+	case address.ActionWithdraw:
+		return x.pay(r, OutflowWithdraw)
+	case address.ActionClaim:
+		return x.pay(r, OutflowRefund)
+	case address.ActionRepayFromSupply:
+		return x.repayFromSupply(r)
 	case address.ActionLiquidate:
 		return x.liquidate(r)
 	case address.ActionCoverDeficit:
 		return x.cover(r)
 	case address.ActionCancelOutflow:
 		return x.cancelOutflow(r)
+	case address.ActionLinkWallet:
+		return x.linkWallet(r)
+	case address.ActionUnlinkWallet:
+		return x.unlinkWallet(r)
+	case address.ActionAddPayoutAddress:
+		return x.addPayee(r)
+	case address.ActionRemovePayoutAddress:
+		return x.removePayee(r)
+	case address.ActionRequirePayoutList:
+		return x.requirePayees(r)
 	}
 	return NotAllowed // an action of a later ledger version
 }
@@ -190,89 +228,32 @@ func (x *execution) openAccount(r request) Code {
 	return OK
 }
 
-// payOut is every request whose end is coins on a chain. Where they go, and
-// whether there is room for one more, is checked before anything moves.
-func (x *execution) payOut(r request) Code {
-	s := x.s
-	if !s.Pools.has(r.Pool) {
-		return UnknownPool
-	}
-	if r.refused || s.refusedDestination(r) {
-		return DestinationRefused
-	}
-	if s.OutflowsHalt != "" {
-		return Halted
-	}
-	acc := s.Accounts.at(r.account)
-	if acc.Outflows >= MaxAccountOpen {
-		return OutflowCap
-	}
-	maxFee, err := fixed.Parse(r.MaxFee.Units)
-	if err != nil {
-		return Malformed
-	}
-	o := Outflow{Account: r.account, Asset: r.Pool, MaxFee: maxFee, To: r.To.Address}
-	var amount fixed.Int
-	if r.Action != address.ActionClaim && !r.Amount.Max {
-		if amount, err = fixed.Parse(r.Amount.Units); err != nil {
-			return Malformed
-		}
-		if amount.IsZero() {
-			return BelowMin
-		}
-	}
-	var code Code
-	switch r.Action {
-	case address.ActionBorrow:
-		o.Kind, o.Gross = OutflowBorrow, amount
-		o.Minted, code = s.borrow(r.account, r.Pool, amount)
-	case address.ActionWithdraw:
-		o.Kind = OutflowWithdraw
-		o.Gross, code = s.withdraw(r.account, r.Pool, amount, r.Amount.Max)
-	case address.ActionClaim:
-		o.Kind = OutflowRefund
-		o.Gross, code = s.claim(r.account, r.Pool)
-	}
+// pay is a request whose end is coins on a chain.
+func (x *execution) pay(r request, kind OutflowKind) Code {
+	p, code := r.payment(kind)
 	if code != OK {
 		return code
 	}
-	fee, _, code := s.Quote(o.Asset, o.To, o.Gross)
-	switch {
-	case code != OK:
+	_, code = x.payOut(p)
+	return code
+}
+
+// repayFromSupply: see State.repayFromSupply.
+func (x *execution) repayFromSupply(r request) Code {
+	var amount fixed.Int
+	if !r.Amount.Max {
+		var err error
+		if amount, err = fixed.Parse(r.Amount.Units); err != nil {
+			return Malformed
+		}
+	}
+	paid, code := x.s.repayFromSupply(r.account, r.Pool, amount, r.Amount.Max)
+	if code != OK {
 		return code
-	case maxFee.Less(fee):
-		return FeeTooHigh
-	case !s.paysEnough(o.Asset, o.Gross, maxFee):
-		return BelowMin
 	}
-	x.newOutflow(o) // before the rates: its id is older than a freeze that it brings about
-	s.refreshRates()
+	x.s.refreshRates()
+	x.emit(Event{Name: "repaid-from-supply", Account: r.account, Asset: r.Pool, Amount: paid.String()})
 	return OK
-}
-
-// paysEnough: what is left after the largest fee must be worth sending.
-func (s *State) paysEnough(asset string, gross, maxFee fixed.Int) bool {
-	left, err := fixed.Sub(gross, maxFee)
-	if err != nil || left.IsZero() {
-		return false
-	}
-	return asset != Bitcoin || !left.Less(fixed.New(dustSats))
-}
-
-// refusedDestination: an address of ours, a token's contract, or one that
-// reverted a payout of the account lately.
-func (s *State) refusedDestination(r request) bool {
-	a, _ := s.Genesis.Asset(r.Pool)
-	if s.Watched.has(a.Chain+"/"+r.To.Address) || s.Senders.has(r.To.Address) {
-		return true
-	}
-	if _, token := s.Genesis.TokenAsset(a.Chain, r.To.Address); token {
-		return true
-	}
-	acc := s.Accounts.at(r.account)
-	return slices.ContainsFunc(acc.Refused, func(f Refused) bool {
-		return f.To == r.To.Address && s.Millis-f.Millis < refusedDestinationMillis
-	})
 }
 
 // cancelOutflow gives back what was never planned. No interest is waived, or
@@ -296,13 +277,13 @@ func (s *State) Preview(text string) (*State, Code) {
 	if code != OK {
 		return s, code
 	}
-	if r.Cluster != s.Genesis.ClusterName() {
+	if r.Cluster != s.clusterName() {
 		return s, WrongCluster
 	}
 	x := &execution{s: s.View(), verdicts: computed{}}
-	if r.Action == address.ActionOpenAccount && x.s.Accounts.has(r.account) {
+	if open, exists := r.opens(), x.s.Accounts.has(r.account); open && exists {
 		return s, AccountExists
-	} else if r.Action != address.ActionOpenAccount && !x.s.Accounts.has(r.account) {
+	} else if !open && !exists {
 		return s, UnknownAccount
 	}
 	code = x.guard("preview", func(x *execution) Code {

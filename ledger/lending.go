@@ -175,11 +175,8 @@ func (s *State) withdraw(id AccountID, pool string, amount fixed.Int, max bool) 
 	if code != OK {
 		return gross, code
 	}
-	if p.Paused {
-		return gross, Paused
-	}
-	if !max && amount.Less(p.Param.MinWithdraw) {
-		return gross, BelowMin
+	if code := withdrawable(p, amount, max); code != OK {
+		return gross, code
 	}
 	if a.indebted() {
 		if code := s.fresh(a, s.Params.PriceMaxAge); code != OK {
@@ -224,6 +221,32 @@ func (s *State) withdraw(id AccountID, pool string, amount fixed.Int, max bool) 
 	return amount, OK
 }
 
+// withdrawable are checks 2 and 3 of spec lending §6.4.
+func withdrawable(p Pool, amount fixed.Int, max bool) Code {
+	switch {
+	case p.Paused:
+		return Paused
+	case !max && amount.Less(p.Param.MinWithdraw):
+		return BelowMin
+	}
+	return OK
+}
+
+// borrowable are checks 2 to 4 of spec lending §6.5.
+func (s *State) borrowable(p Pool, amount fixed.Int) Code {
+	switch {
+	case p.Paused:
+		return Paused
+	case p.Frozen:
+		return Frozen
+	case !p.BorrowEnabled || s.BorrowOff:
+		return BorrowDisabled
+	case amount.Less(p.Param.MinBorrow):
+		return BelowMin
+	}
+	return OK
+}
+
 // borrow mints DebtShares and reserves the amount for an outflow (spec: lending
 // §6.5).
 func (s *State) borrow(id AccountID, pool string, amount fixed.Int) (minted fixed.Int, code Code) {
@@ -231,15 +254,8 @@ func (s *State) borrow(id AccountID, pool string, amount fixed.Int) (minted fixe
 	if code != OK {
 		return minted, code
 	}
-	switch {
-	case p.Paused:
-		return minted, Paused
-	case p.Frozen:
-		return minted, Frozen
-	case !p.BorrowEnabled || s.BorrowOff:
-		return minted, BorrowDisabled
-	case amount.Less(p.Param.MinBorrow):
-		return minted, BelowMin
+	if code := s.borrowable(p, amount); code != OK {
+		return minted, code
 	}
 	if code := s.fresh(a, s.Params.PriceMaxAge, pool); code != OK {
 		return minted, code
@@ -279,6 +295,71 @@ func (s *State) borrow(id AccountID, pool string, amount fixed.Int) (minted fixe
 		return minted, code
 	}
 	return mint, OK
+}
+
+// repayFromSupply pays debt with the account's own supply of the same pool
+// (spec: lending F14): withdraw and repay in one, so cash stays as it is and
+// full utilisation does not stand in the way. max takes as much as debt and
+// supply allow; beyond the debt nothing is taken. No price is needed: an account
+// that passes its gates passes them still.
+//
+// Codes, in this order: UNKNOWN_POOL; PAUSED and BELOW_MIN as for a withdrawal;
+// NO_DEBT; INSUFFICIENT_BALANCE; DEFICIT_LIMIT: it leaves the pool as a
+// withdrawal would.
+func (s *State) repayFromSupply(id AccountID, pool string, amount fixed.Int, max bool) (paid fixed.Int, code Code) {
+	_, p, code := s.book(id, pool)
+	if code != OK {
+		return paid, code
+	}
+	if code := withdrawable(p, amount, max); code != OK {
+		return paid, code
+	}
+	s.sync()
+	a, p, _ := s.book(id, pool)
+	at := a.position(pool)
+	if at.Debt.IsZero() {
+		return paid, NoDebt
+	}
+	var c fixed.Calc
+	own := c.MulDivFloor(at.Supply, p.SupplyIndex, fixed.Ray)
+	paid = c.MulDivCeil(at.Debt, p.BorrowIndex, fixed.Ray)
+	if max {
+		paid = paid.Min(own)
+	} else {
+		paid = paid.Min(amount)
+	}
+	burn := c.MulDivCeil(paid, fixed.Ray, p.SupplyIndex)
+	if max && paid == own {
+		burn = at.Supply
+	}
+	switch {
+	case c.Err() != nil:
+		return paid, Arith
+	case at.Supply.Less(burn) || burn.IsZero() || paid.IsZero():
+		return paid, InsufficientBalance
+	}
+	if left, limited := s.mayWithdraw(a, p); limited && left.Less(paid) {
+		return paid, DeficitLimit
+	}
+	a, err := a.withdrew(p, paid)
+	if err != nil {
+		return paid, Arith
+	}
+	at.Supply = c.Sub(at.Supply, burn)
+	p.SupplyShares = c.Sub(p.SupplyShares, burn)
+	if code := s.store(&c, a, at, p); code != OK {
+		return paid, code
+	}
+	if _, _, code := s.payDebt(id, pool, paid); code != OK {
+		return paid, code
+	}
+	p = s.Pools.at(pool)
+	p.Cash = c.Sub(p.Cash, paid) // payDebt booked what never came in
+	s.Pools.put(pool, p)
+	if c.Err() != nil {
+		return paid, Arith
+	}
+	return paid, OK
 }
 
 // outflowDone closes the reservation of a paid outflow.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
@@ -254,8 +253,12 @@ func (x *execution) autoWithdraw(r request, l liquidation) Code {
 	if err != nil {
 		return Arith
 	}
-	c := *r.Command
-	c.Action, c.Pool, c.To, c.Amount = address.ActionWithdraw, r.CollateralPool, r.AutoWithdrawTo, address.Amount{Units: gained.String()}
-	r.Command = &c
-	return x.payOut(r)
+	maxFee, err := fixed.Parse(r.MaxFee.Units)
+	if err != nil {
+		return Malformed
+	}
+	_, code := x.payOut(payment{
+		kind: OutflowWithdraw, account: r.account, pool: r.CollateralPool, amount: gained, maxFee: maxFee, to: r.AutoWithdrawTo, refused: r.refused,
+	})
+	return code
 }

@@ -310,6 +310,24 @@ func (s *State) FullRepay(id AccountID, pool string, secondsAhead uint64) (fixed
 	return debt, OK
 }
 
+// LoanMissing is the collateral that a simple loan still lacks, whether what is
+// there is final or not.
+func (s *State) LoanMissing(id AccountID) fixed.Int {
+	v, l := s.synced(id), s.Loans.at(id)
+	p, at := v.Pools.at(l.CollateralPool), v.Accounts.at(id).position(l.CollateralPool)
+	var c fixed.Calc
+	need := l.needs(&c, p)
+	have := c.Add(at.Supply, fixed.New(loanRounding))
+	missing := fixed.Int{}
+	if have.Less(need) {
+		missing = c.Sub(l.Collateral, c.MulDivFloor(at.Supply, p.SupplyIndex, fixed.Ray))
+	}
+	if c.Err() != nil {
+		return fixed.Int{}
+	}
+	return missing
+}
+
 // MarketView is one pool at ledger time. Rates in RAY per year, amounts in base
 // units.
 type MarketView struct {

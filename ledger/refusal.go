@@ -45,7 +45,7 @@ func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found stri
 	acc := s.Accounts.at(account)
 	switch code {
 	case BelowMin:
-		if c.Action == address.ActionWithdraw {
+		if c.Action == address.ActionWithdraw || c.Action == address.ActionRepayFromSupply {
 			return pool.Param.MinWithdraw.String(), amount.String()
 		}
 		return pool.Param.MinBorrow.String(), amount.String()

@@ -27,8 +27,9 @@ func (p *PoolParam) settings() []setting {
 
 // settings of the whole cluster. Not among them: RoundSeconds, by which oracle
 // rounds are numbered, and numbers must not fall (I8); AllowNoFaultTolerance,
-// which comes with an epoch; and the delays of votes, which are what users rely
-// on when they decide to stay.
+// which comes with an epoch; the delays of votes and of payout lists, which are
+// what users rely on when they decide to stay; and the window and slippage of
+// simple loans, which a signer took into account.
 func (p *Params) settings() []setting {
 	return []setting{
 		{"presence_millis", &p.PresenceMillis}, {"attempt_millis", &p.AttemptMillis}, {"fee_max_age_millis", &p.FeeMaxAgeMillis},

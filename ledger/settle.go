@@ -20,7 +20,7 @@ func (x *execution) newOutflow(o Outflow) Outflow {
 	if o.Account != "" {
 		acc := s.Accounts.at(o.Account)
 		acc.Outflows++
-		s.Accounts.put(o.Account, acc)
+		s.Accounts.put(acc.ID, acc)
 	}
 	x.emit(Event{Name: "outflow", Account: o.Account, Asset: o.Asset, Amount: o.Gross.String(), Outflow: o.ID, Note: o.Kind.String()})
 	return o
@@ -43,7 +43,7 @@ func (x *execution) move(o Outflow, to OutflowState) Outflow {
 		if o.Account != "" {
 			acc := s.Accounts.at(o.Account)
 			acc.Outflows--
-			s.Accounts.put(o.Account, acc)
+			s.Accounts.put(acc.ID, acc)
 		}
 	}
 	s.Outflows.put(o.ID, o)
@@ -245,7 +245,7 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
 			acc := s.Accounts.at(o.Account)
 			recent := slices.DeleteFunc(slices.Clone(acc.Refused), func(r Refused) bool { return s.Millis-r.Millis >= refusedDestinationMillis })
 			acc.Refused = append(recent, Refused{To: o.To, Millis: s.Millis})
-			s.Accounts.put(o.Account, acc)
+			s.Accounts.put(acc.ID, acc)
 			x.refund(o, lesser(cost, o.MaxFee), true)
 			return
 		}

@@ -69,6 +69,11 @@ type State struct {
 	Seen        table[string, SeenRepay] `cbor:"52,keyasint"` // repayments on their way, by inflow id
 	WatchLog    table[uint64, string]    `cbor:"90,keyasint"` // keys of Watched as they were registered, from 0; rows stay for ever
 
+	Linked     table[string, AccountID]  `cbor:"40,keyasint"` // wallets beside an account's first one, CAIP-10
+	Payouts    table[AccountID, Payouts] `cbor:"41,keyasint"` // of accounts that said where coins may go
+	Loans      table[AccountID, Loan]    `cbor:"42,keyasint"` // simple loans
+	LoansReady table[AccountID, uint64]  `cbor:"43,keyasint"` // those that hold coins and are not settled, with the end of their window
+
 	Ballots       table[string, Ballot]      `cbor:"60,keyasint"` // open proposals, by their hash
 	ParamsVersion uint64                     `cbor:"61,keyasint"` // grows with every vote that took effect
 	Pauses        table[string, MemberPause] `cbor:"62,keyasint"` // by member
@@ -280,6 +285,9 @@ func (s *State) epochNumber(e uint64) (Epoch, bool) {
 	return Epoch{}, false
 }
 
+// clusterName is Genesis.ClusterName without hashing the genesis again.
+func (s *State) clusterName() string { return s.Genesis.Name + "/" + s.Cluster.String()[:32] }
+
 // View returns a copy that stays as it is while s goes on. Constant time.
 func (s *State) View() *State {
 	v, f := *s, s.frozen
@@ -292,6 +300,7 @@ func (s *State) View() *State {
 	v.Rounds = s.Rounds.copy(f)
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
 	v.WatchLog = s.WatchLog.copy(f)
+	v.Linked, v.Payouts, v.Loans, v.LoansReady = s.Linked.copy(f), s.Payouts.copy(f), s.Loans.copy(f), s.LoansReady.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

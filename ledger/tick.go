@@ -22,7 +22,9 @@ const (
 // comes late or twice finds the same to do or nothing.
 func (x *execution) tick() {
 	s := x.s
-	if mark := s.Time() / accrualSeconds; mark > s.LastTick {
+	mark := s.Time() / accrualSeconds
+	beat := mark > s.LastTick
+	if beat {
 		x.task("accrue", func(x *execution) {
 			x.s.LastTick = mark
 			x.s.sync()
@@ -50,6 +52,9 @@ func (x *execution) tick() {
 		return
 	}
 	x.task("expire", (*execution).expireQueue)
+	if beat {
+		x.task("loans", (*execution).lookAtLoans)
+	}
 	if _, _, paused := x.s.PausedBy(); paused {
 		return
 	}

@@ -59,7 +59,7 @@ func newAccountCmd() *cobra.Command {
 		return s.showAccount(ctx, c, a)
 	})
 	w.flags(cmd)
-	cmd.AddCommand(newAccountOpenCmd())
+	cmd.AddCommand(newAccountOpenCmd(), newAccountLinkCmd(), newAccountUnlinkCmd())
 	return cmd
 }
 
@@ -102,6 +102,24 @@ func (s *session) showAccount(ctx context.Context, c *client.Client, a *client.A
 		for _, x := range a.Addresses {
 			p.row(x.Purpose+" on "+x.Chain, x.Address)
 		}
+		if l := a.PayoutList; l != nil {
+			rule := "not required"
+			switch {
+			case l.Ends != nil:
+				rule = "required until " + l.Ends.Format("2006-01-02T15:04:05Z")
+			case l.Required:
+				rule = "required"
+			}
+			p.row("payout list", rule)
+			for _, x := range l.Addresses {
+				to := x.To
+				if x.Pending {
+					to += " from " + x.From.Format("2006-01-02T15:04:05Z")
+				}
+				p.row("  may be paid", to)
+			}
+		}
+		loanRows(p, a)
 		healthRows(p, a.Health)
 	})
 }

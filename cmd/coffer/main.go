@@ -107,7 +107,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newWalletCmd(), newAccountCmd(), newDepositAddressCmd(),
-		newBorrowCmd(), newWithdrawCmd(), newClaimCmd(),
+		newBorrowCmd(), newWithdrawCmd(), newClaimCmd(), newRepayFromSupplyCmd(), newOpenLoanCmd(), newCancelCmd(), newPayoutListCmd(),
 		newLiquidateCmd(), newCoverDeficitCmd(),
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newRequestCmd(), newStatusCmd(),
 		newHistoryCmd(), newWatchCmd(), newShowCmd(),

@@ -116,7 +116,7 @@ func (o *payout) ask(ctx context.Context, s *session, c *client.Client, signer c
 	}
 	s.note("%s\n", action.Text)
 	s.showPreview(preview, paid)
-	if err := o.confirm(s); err != nil {
+	if err := s.confirm(o.yes); err != nil {
 		return err
 	}
 	r, err := c.Submit(ctx, signer, action)
@@ -176,9 +176,9 @@ func explain(err error, a client.Asset) error {
 }
 
 // confirm asks on a terminal. Elsewhere a command that was typed was meant.
-func (o *payout) confirm(s *session) error {
+func (s *session) confirm(yes bool) error {
 	in, ok := s.cmd.InOrStdin().(*os.File)
-	if o.yes || s.json || !ok || !term.IsTerminal(int(in.Fd())) {
+	if yes || s.json || !ok || !term.IsTerminal(int(in.Fd())) {
 		return nil
 	}
 	fmt.Fprint(s.cmd.OutOrStdout(), "\nSign and send? [y/N] ")

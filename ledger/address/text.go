@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -147,7 +148,7 @@ func actions() []action {
 		{ActionLiquidate, []field{amountOrMax, pool, collateralPool, borrower, autoWithdrawTo, collateralFee}, checkLiquidate},
 		{ActionClaim, []field{pool, to, maxFee}, nil},
 		{ActionCoverDeficit, []field{amount, pool}, nil},
-		{ActionOpenLoan, []field{collateral, collateralPool, amount, pool, to, maxFee, refundTo}, nil},
+		{ActionOpenLoan, []field{collateral, collateralPool, amount, pool, to, maxFee, refundTo}, checkOpenLoan},
 		{ActionCancelOutflow, []field{outflow}, nil},
 		{ActionLinkWallet, []field{newWallet}, nil},
 		{ActionUnlinkWallet, []field{wallet}, nil},
@@ -196,6 +197,14 @@ func checkOpenAccount(c *Command) error {
 	return nil
 }
 
+// checkOpenLoan: likewise; the Nonce makes it one of many.
+func checkOpenLoan(c *Command) error {
+	if c.Account != LoanID(c.Cluster, c.Signer, c.Nonce) {
+		return malformed("Account is not the one of this Signer, Cluster and Nonce")
+	}
+	return nil
+}
+
 // checkLiquidate: nothing is paid out, so nothing is paid for it.
 func checkLiquidate(c *Command) error {
 	if c.AutoWithdrawTo == (CAIP10{}) && c.MaxFee.Units != "0" {
@@ -207,6 +216,13 @@ func checkLiquidate(c *Command) error {
 // AccountID is the id of the account that signer opens (spec: requests §1.2).
 func AccountID(cluster string, signer CAIP10) [16]byte {
 	h := sha256.Sum256([]byte("coffer/account\x00" + cluster + "\x00" + signer.String()))
+	return [16]byte(h[:16])
+}
+
+// LoanID is the id of the account of the simple loan that signer opens with a
+// nonce of his choice (spec: requests §1.2).
+func LoanID(cluster string, signer CAIP10, nonce uint64) [16]byte {
+	h := sha256.Sum256([]byte("coffer/loan\x00" + cluster + "\x00" + signer.String() + "\x00" + strconv.FormatUint(nonce, 10)))
 	return [16]byte(h[:16])
 }
 

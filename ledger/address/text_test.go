@@ -227,6 +227,7 @@ func TestTextTooLong(t *testing.T) {
 		Pool: strings.Repeat("p", 32), To: far, MaxFee: amount, RefundTo: far, Signer: signer,
 		Cluster: strings.Repeat("k", 24) + "/9b1de84c60f2a7735a41c0d7e2f86b19", Nonce: 9999999999999999999,
 	}
+	c.Account = LoanID(c.Cluster, signer, c.Nonce)
 	for brand, want := range map[string]error{"coffer": ErrDestination, strings.Repeat("b", 64): ErrMalformed} {
 		g.Brand = brand
 		text := g.Render(c)
@@ -278,6 +279,33 @@ func TestOpenAccountIsTheSignersOwn(t *testing.T) {
 	if _, err := g.Parse(g.Render(c)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("another cluster's account: %v", err)
 	}
+}
+
+// "Account id of a simple loan: the first 16 bytes of sha256 over cluster, signer
+// and the nonce in decimal": one wallet opens many, each in its own name.
+func TestOpenLoanIsTheSignersOwn(t *testing.T) {
+	g := testGrammar()
+	for _, text := range texts(t) {
+		c, err := g.Parse(text)
+		if err != nil || c.Action != ActionOpenLoan {
+			continue
+		}
+		if c.Account != LoanID(c.Cluster, c.Signer, c.Nonce) {
+			t.Fatal("the shared text is not its signer's own")
+		}
+		for name, spoil := range map[string]func(*Command){
+			"nonce": func(c *Command) { c.Nonce++ }, "account": func(c *Command) { c.Account[15]++ },
+			"cluster": func(c *Command) { c.Cluster = "x" + c.Cluster }, "plain": func(c *Command) { c.Account = AccountID(c.Cluster, c.Signer) },
+		} {
+			other := *c
+			spoil(&other)
+			if _, err := g.Parse(g.Render(&other)); !errors.Is(err, ErrMalformed) {
+				t.Errorf("another %s: %v", name, err)
+			}
+		}
+		return
+	}
+	t.Fatal("no text opens a loan")
 }
 
 // A text has no field for what a Command of its action does not use, and

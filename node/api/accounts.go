@@ -50,6 +50,7 @@ func (s *server) account(_ context.Context, v view, in *accountInput) (*client.A
 	out := &client.Account{
 		ID: a.ID, Controllers: a.Wallets, NextNonce: a.Nonce, Opened: at(a.Opened), LastActive: at(a.Active),
 		Outflows: a.Outflows, Health: v.health(a), Addresses: v.addresses(a.ID), Results: []client.Result{},
+		PayoutList: v.payoutList(a.ID), Loan: v.loan(a),
 	}
 	for _, r := range a.Results {
 		out.Results = append(out.Results, client.Result{
@@ -57,6 +58,57 @@ func (s *server) account(_ context.Context, v view, in *accountInput) (*client.A
 		})
 	}
 	return out, nil
+}
+
+// payoutList is where an account's coins may go, nil where it never said.
+func (v view) payoutList(id ledger.AccountID) *client.PayoutList {
+	p, ok := v.Payouts.Get(id)
+	if !ok {
+		return nil
+	}
+	out := &client.PayoutList{Required: p.Requires(v.Millis), Addresses: []client.Payee{}}
+	if out.Required && p.Off != 0 {
+		ends := at(p.Off)
+		out.Ends = &ends
+	}
+	for _, e := range p.Payees {
+		out.Addresses = append(out.Addresses, client.Payee{To: e.To, From: at(e.From), Pending: v.Millis < e.From})
+	}
+	return out
+}
+
+// loan is an account's simple loan, nil for an ordinary account.
+func (v view) loan(a ledger.Account) *client.Loan {
+	l, ok := v.Loans.Get(a.ID)
+	if !ok {
+		return nil
+	}
+	out := &client.Loan{
+		Phase: l.Phase.String(), Collateral: l.Collateral.String(), CollateralPool: l.CollateralPool, Amount: l.Amount.String(), Pool: l.Pool,
+		To: l.To, MaxFee: l.MaxFee.String(), RefundTo: l.RefundTo, RefundMaxFee: l.RefundFee.String(), SignedLTV: l.LTV, Until: at(l.Until),
+		Outflow: l.Outflow, Waits: string(l.Code),
+	}
+	missing := v.LoanMissing(a.ID)
+	switch {
+	case l.Phase == ledger.LoanGranted:
+		out.Status = active
+		if o, ok := v.Outflows.Get(l.Outflow); ok && o.Closed != 0 && !indebted(a) {
+			out.Status = completed
+		}
+	case l.Phase != ledger.LoanWaiting || v.Millis > l.Until:
+		out.Status = expired
+	case !missing.IsZero():
+		out.Status, out.Missing = actionRequired, missing.String()
+	case l.Code == ledger.InsufficientBalance:
+		out.Status = confirming // it is there, and not final yet
+	default:
+		out.Status = processing
+	}
+	return out
+}
+
+func indebted(a ledger.Account) bool {
+	return slices.ContainsFunc(a.Positions, func(p ledger.Position) bool { return !p.Debt.IsZero() })
 }
 
 // inflows walks all counted ones: they are pruned by finalised height, and an

@@ -22,6 +22,7 @@ const (
 	active         = "active"
 	completed      = "completed"
 	failed         = "failed"
+	expired        = "expired"
 )
 
 func (s *server) outflows(api huma.API) {

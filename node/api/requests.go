@@ -223,7 +223,8 @@ func (s *server) judge(ctx context.Context, v view, in ledger.Intent) (c *addres
 		return c, sure, s.withID(p, id)
 	}
 	account := accountID(c)
-	open := c.Action == address.ActionOpenAccount
+	open := c.Action == address.ActionOpenAccount || c.Action == address.ActionOpenLoan
+	link := c.Action == address.ActionLinkWallet
 	acc, exists := v.account(account)
 	_, kept := v.result(account, id)
 	switch {
@@ -231,6 +232,10 @@ func (s *server) judge(ctx context.Context, v view, in ledger.Intent) (c *addres
 		return refuse(ledger.WrongCluster, true, "")
 	case !v.TakesScheme(in.Scheme, c.Signer.Namespace):
 		return refuse(ledger.SchemeUnsupported, in.Scheme != address.SchemeEIP712, in.Scheme) // a newer view may take eip712
+	case in.Co != nil && !link:
+		return refuse(ledger.Malformed, true, "coSignature is for Link wallet")
+	case in.Co != nil && !v.TakesScheme(in.Co.Scheme, c.NewWallet.Namespace):
+		return refuse(ledger.SchemeUnsupported, in.Co.Scheme != address.SchemeEIP712, in.Co.Scheme)
 	case kept:
 		return c, true, nil
 	case v.Catching:
@@ -247,7 +252,11 @@ func (s *server) judge(ctx context.Context, v view, in ledger.Intent) (c *addres
 		return refuse(ledger.Expired, true, "")
 	}
 	checks := v.IntentChecks(&in)
-	good := len(checks) > 0 // none: its wallet cannot sign under the scheme
+	wanted := 1
+	if link {
+		wanted = 2
+	}
+	good := len(checks) == wanted // fewer: a wallet cannot sign under its scheme, or the new one did not
 	for _, check := range checks {
 		ok, err := s.b.Verdict(ctx, check)
 		if err != nil {
@@ -335,6 +344,9 @@ func (s *server) lookUp(v view, id ledger.Hash, account string) (client.Request,
 
 type renderInput struct{ Body client.RenderRequest }
 
+// maxLoans bounds the search for the nonce of a signer's next simple loan.
+const maxLoans = 10_000
+
 // lifetime of a rendered request: half of what the ledger allows.
 const lifetime = 5 * time.Minute
 
@@ -357,29 +369,41 @@ func (s *server) renderRequest(_ context.Context, in *renderInput) (*reply[clien
 			return nil, s.problem(ledger.Malformed, err.Error())
 		}
 	}
-	if acc, ok := v.account(accountID(c)); ok && c.Action != address.ActionOpenAccount {
+	if acc, ok := v.account(accountID(c)); ok && c.Action != address.ActionOpenAccount && c.Action != address.ActionOpenLoan {
 		c.Nonce = acc.Nonce
 	}
 	if b.Nonce != nil {
 		c.Nonce = *b.Nonce
 	}
-	g := v.Grammar()
-	if b.To != "" {
-		if c.To, err = address.SplitCAIP10(b.To); err != nil {
-			return nil, s.problem(ledger.Malformed, "to: "+err.Error())
+	if c.Action == address.ActionOpenLoan {
+		c.Account = address.LoanID(c.Cluster, signer, c.Nonce)
+		for b.Nonce == nil && c.Nonce < maxLoans && v.has(accountID(c)) {
+			c.Nonce++
+			c.Account = address.LoanID(c.Cluster, signer, c.Nonce)
 		}
 	}
+	g := v.Grammar()
+	for _, f := range []struct {
+		name, text string
+		at         *address.CAIP10
+	}{
+		{"to", b.To, &c.To}, {"refundTo", b.RefundTo, &c.RefundTo}, {"newWallet", b.NewWallet, &c.NewWallet}, {"wallet", b.Wallet, &c.Wallet},
+		{"autoWithdrawTo", b.AutoWithdrawTo, &c.AutoWithdrawTo},
+	} {
+		if f.text == "" {
+			continue
+		}
+		if *f.at, err = address.SplitCAIP10(f.text); err != nil {
+			return nil, s.problem(ledger.Malformed, f.name+": "+err.Error())
+		}
+	}
+	c.CollateralPool, c.Collateral = b.CollateralPool, g.Amount(b.CollateralPool, b.Collateral)
+	c.Outflow, c.On = b.Outflow, b.On
 	feePool := b.Pool
 	if b.Action == address.ActionLiquidate {
 		feePool = b.CollateralPool
-		c.CollateralPool = b.CollateralPool
 		if c.Borrower, err = client.ParseAccount(b.Borrower); err != nil {
 			return nil, s.problem(ledger.Malformed, "borrower: "+err.Error())
-		}
-		if b.AutoWithdrawTo != "" {
-			if c.AutoWithdrawTo, err = address.SplitCAIP10(b.AutoWithdrawTo); err != nil {
-				return nil, s.problem(ledger.Malformed, "autoWithdrawTo: "+err.Error())
-			}
 		}
 		if b.MaxFee == "" {
 			b.MaxFee = "0"

@@ -36,6 +36,8 @@ func (v view) age(millis uint64) uint64 {
 
 func (v view) account(id ledger.AccountID) (ledger.Account, bool) { return v.Accounts.Get(id) }
 
+func (v view) has(id ledger.AccountID) bool { _, ok := v.account(id); return ok }
+
 // result is the stored answer to a text of an account.
 func (v view) result(account ledger.AccountID, id ledger.Hash) (ledger.Stored, bool) {
 	a, ok := v.account(account)

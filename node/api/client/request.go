@@ -63,10 +63,14 @@ func (c *Client) Prepare(ctx context.Context, cmd address.Command) (Action, erro
 	}
 	cmd.Cluster = cl.Cluster
 	cmd.Expires = cl.LedgerTime.Add(lifetime).Unix()
-	if cmd.Account == ([16]byte{}) {
+	if cmd.Action == address.ActionOpenLoan {
+		if err := c.freeLoan(ctx, &cmd); err != nil {
+			return Action{}, err
+		}
+	} else if cmd.Account == ([16]byte{}) {
 		cmd.Account = address.AccountID(cl.Cluster, cmd.Signer)
 	}
-	if cmd.Action != address.ActionOpenAccount {
+	if cmd.Action != address.ActionOpenAccount && cmd.Action != address.ActionOpenLoan {
 		a, err := c.Account(ctx, hex.EncodeToString(cmd.Account[:]))
 		if err != nil {
 			return Action{}, err
@@ -95,24 +99,19 @@ func (c *Client) PreparePayout(ctx context.Context, action string, signer addres
 	if !ok {
 		return Action{}, fmt.Errorf("no pool %q", p.Pool)
 	}
-	to, err := address.SplitCAIP10(p.To)
+	to, err := destination(p.To, pool)
 	if err != nil {
-		if to, err = address.SplitCAIP10(pool.Chain + ":" + p.To); err != nil {
-			return Action{}, fmt.Errorf("pay to %q: %w", p.To, err)
-		}
+		return Action{}, err
 	}
 	fee := p.MaxFee
 	if fee == "" {
-		d, err := c.Pool(ctx, p.Pool)
+		quote, err := c.payoutFee(ctx, p.Pool)
 		if err != nil {
 			return Action{}, err
 		}
-		if d.PayoutFee.Unknown != "" {
-			return Action{}, fmt.Errorf("no fee quote for %s now (%s): try again, or say --max-fee", p.Pool, d.PayoutFee.Unknown)
-		}
-		fee = d.PayoutFee.Suggested
+		fee = quote.Suggested
 		if action == address.ActionClaim {
-			if fee, err = c.claimFee(ctx, account, signer, p.Pool, d.PayoutFee); err != nil {
+			if fee, err = c.claimFee(ctx, account, signer, p.Pool, quote); err != nil {
 				return Action{}, err
 			}
 		}
@@ -131,6 +130,90 @@ func (c *Client) PreparePayout(ctx context.Context, action string, signer addres
 		}
 	}
 	return c.Prepare(ctx, cmd)
+}
+
+// destination reads an address in full, or one of the pool's chain.
+func destination(to string, pool address.Asset) (address.CAIP10, error) {
+	id, err := address.SplitCAIP10(to)
+	if err != nil {
+		if id, err = address.SplitCAIP10(pool.Chain + ":" + to); err != nil {
+			return id, fmt.Errorf("pay to %q: %w", to, err)
+		}
+	}
+	return id, nil
+}
+
+func (c *Client) payoutFee(ctx context.Context, pool string) (FeeQuote, error) {
+	d, err := c.Pool(ctx, pool)
+	if err != nil {
+		return FeeQuote{}, err
+	}
+	if d.PayoutFee.Unknown != "" {
+		return FeeQuote{}, fmt.Errorf("no fee quote for %s now (%s): try again, or say --max-fee", pool, d.PayoutFee.Unknown)
+	}
+	return d.PayoutFee, nil
+}
+
+// LoanTerms are what a simple loan fixes. Amounts are base units.
+type LoanTerms struct {
+	Collateral     string // the least that will be sent
+	CollateralPool string
+	Amount         string
+	Pool           string
+	To             string // CAIP-10, or an address of the pool's chain
+	MaxFee         string // of the payout, in the borrowed asset; "": what the node suggests now
+	RefundTo       string // CAIP-10, or an address of the collateral's chain
+}
+
+// PrepareLoan prepares Open loan for the signer's next free loan.
+func (c *Client) PrepareLoan(ctx context.Context, signer address.CAIP10, t LoanTerms) (Action, error) {
+	g, err := c.Grammar(ctx)
+	if err != nil {
+		return Action{}, err
+	}
+	for _, pool := range []string{t.Pool, t.CollateralPool} {
+		if _, ok := g.Pools[pool]; !ok {
+			return Action{}, fmt.Errorf("no pool %q", pool)
+		}
+	}
+	if t.MaxFee == "" {
+		quote, err := c.payoutFee(ctx, t.Pool)
+		if err != nil {
+			return Action{}, err
+		}
+		t.MaxFee = quote.Suggested
+	}
+	cmd := address.Command{
+		Action: address.ActionOpenLoan, Signer: signer,
+		Collateral: g.Amount(t.CollateralPool, t.Collateral), CollateralPool: t.CollateralPool,
+		Amount: g.Amount(t.Pool, t.Amount), Pool: t.Pool, MaxFee: g.Amount(t.Pool, t.MaxFee),
+	}
+	if cmd.To, err = destination(t.To, g.Pools[t.Pool]); err != nil {
+		return Action{}, err
+	}
+	if cmd.RefundTo, err = destination(t.RefundTo, g.Pools[t.CollateralPool]); err != nil {
+		return Action{}, err
+	}
+	return c.Prepare(ctx, cmd)
+}
+
+// maxLoans bounds the search for a loan without an account.
+const maxLoans = 10_000
+
+// freeLoan names the first of a signer's loans that has no account. Nonces that
+// count up from 0 let a wallet find its loans again from nothing.
+func (c *Client) freeLoan(ctx context.Context, cmd *address.Command) error {
+	for ; cmd.Nonce < maxLoans; cmd.Nonce++ {
+		cmd.Account = address.LoanID(cmd.Cluster, cmd.Signer, cmd.Nonce)
+		_, err := c.Account(ctx, hex.EncodeToString(cmd.Account[:]))
+		if IsCode(err, "UNKNOWN_ACCOUNT") {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s has opened %d loans: name another nonce", cmd.Signer, maxLoans)
 }
 
 // claimFee is the most to offer for a claim: what is claimed may be little, and
@@ -174,14 +257,37 @@ func ParseAccount(s string) (id [16]byte, err error) {
 
 // Submit signs a and waits until it is applied. A refusal is a *Problem.
 func (c *Client) Submit(ctx context.Context, s Signer, a Action) (*Request, error) {
+	return c.SubmitCosigned(ctx, s, nil, a)
+}
+
+// SubmitCosigned is Submit for a text that a second wallet signs as well, which
+// is Link wallet. co nil: nobody does.
+func (c *Client) SubmitCosigned(ctx context.Context, s, co Signer, a Action) (*Request, error) {
+	signed, err := sign(s, a)
+	if err != nil {
+		return nil, err
+	}
+	out := Submission{Text: a.Text, Signed: signed}
+	if co != nil {
+		second, err := sign(co, a)
+		if err != nil {
+			return nil, err
+		}
+		out.CoSignature = &second
+	}
+	return c.SubmitText(ctx, out, hex.EncodeToString(a.Command.Account[:]))
+}
+
+// sign has a wallet sign and checks what it gave.
+func sign(s Signer, a Action) (Signed, error) {
 	sig, err := s.Sign(a.Text)
 	if err != nil {
-		return nil, fmt.Errorf("sign request %s: %w", a.ID, err)
+		return Signed{}, fmt.Errorf("sign request %s: %w", a.ID, err)
 	}
 	if !address.VerifySigner(s.Scheme(), s.ID(), []byte(a.Text), sig, address.Extras{}) {
-		return nil, fmt.Errorf("sign request %s: the wallet's %s signature does not verify for %s", a.ID, s.Scheme(), s.ID())
+		return Signed{}, fmt.Errorf("sign request %s: the wallet's %s signature does not verify for %s", a.ID, s.Scheme(), s.ID())
 	}
-	return c.SubmitText(ctx, Submission{Text: a.Text, Signed: Signed{Scheme: s.Scheme(), Signature: sig}}, hex.EncodeToString(a.Command.Account[:]))
+	return Signed{Scheme: s.Scheme(), Signature: sig}, nil
 }
 
 // SubmitText posts a signed text until it is known to be applied or refused, or

@@ -98,21 +98,25 @@ func (p *Problem) ContentType(string) string { return "application/problem+json"
 // RenderRequest asks for the text of a command. A convenience: never sign a
 // node's text unseen.
 type RenderRequest struct {
-	Action string `json:"action" example:"Borrow"`
-	Amount string `json:"amount,omitempty" doc:"base units, or max"`
-	Pool   string `json:"pool,omitempty"`
-	To     string `json:"to,omitempty" doc:"CAIP-10"`
-	MaxFee string `json:"maxFee,omitempty" doc:"base units; of a Liquidate in the collateral's asset"`
-
-	CollateralPool string `json:"collateralPool,omitempty" doc:"Liquidate"`
-	Borrower       string `json:"borrower,omitempty" doc:"Liquidate: account id"`
-	AutoWithdrawTo string `json:"autoWithdrawTo,omitempty" doc:"Liquidate: CAIP-10; absent: none"`
-
-	Signer  string    `json:"signer" doc:"CAIP-10"`
-	Account string    `json:"account,omitempty" doc:"default: the one this signer opens"`
-	Nonce   *uint64   `json:"nonce,omitempty" doc:"default: the account's next"`
-	Expires time.Time `json:"expires,omitzero" doc:"default: 5 minutes of ledger time ahead"`
-	Scheme  string    `json:"scheme,omitempty" doc:"how the signer will sign; with eip712 the answer has typedData" example:"eip712"`
+	Action         string    `json:"action" example:"Borrow"`
+	Amount         string    `json:"amount,omitempty" doc:"base units, or max"`
+	Pool           string    `json:"pool,omitempty"`
+	To             string    `json:"to,omitempty" doc:"CAIP-10"`
+	MaxFee         string    `json:"maxFee,omitempty" doc:"base units; of a Liquidate in the collateral's asset"`
+	Collateral     string    `json:"collateral,omitempty" doc:"base units (Open loan)"`
+	CollateralPool string    `json:"collateralPool,omitempty" doc:"(Open loan, Liquidate)"`
+	RefundTo       string    `json:"refundTo,omitempty" doc:"CAIP-10 (Open loan)"`
+	Borrower       string    `json:"borrower,omitempty" doc:"account id (Liquidate)"`
+	AutoWithdrawTo string    `json:"autoWithdrawTo,omitempty" doc:"CAIP-10 (Liquidate); absent: none"`
+	Outflow        uint64    `json:"outflow,omitempty" doc:"number (Cancel outflow)"`
+	NewWallet      string    `json:"newWallet,omitempty" doc:"CAIP-10 (Link wallet)"`
+	Wallet         string    `json:"wallet,omitempty" doc:"CAIP-10 (Unlink wallet)"`
+	On             bool      `json:"on,omitempty" doc:"Require payout list"`
+	Signer         string    `json:"signer" doc:"CAIP-10"`
+	Account        string    `json:"account,omitempty" doc:"default: the one this signer opens; Open loan: always the one of signer and nonce"`
+	Nonce          *uint64   `json:"nonce,omitempty" doc:"default: the account's next; Open loan: the signer's first that has no account"`
+	Expires        time.Time `json:"expires,omitzero" doc:"default: 5 minutes of ledger time ahead"`
+	Scheme         string    `json:"scheme,omitempty" doc:"how the signer will sign; with eip712 the answer has typedData" example:"eip712"`
 }
 
 // Text is a rendered request.
@@ -199,15 +203,50 @@ type Address struct {
 // Account is one client.
 type Account struct {
 	Meta
-	ID          string    `json:"id"`
-	Controllers []string  `json:"controllers" doc:"CAIP-10"`
-	NextNonce   uint64    `json:"nextNonce"`
-	Opened      time.Time `json:"opened"`
-	LastActive  time.Time `json:"lastActive"`
-	Outflows    uint64    `json:"openOutflows"`
-	Health      Health    `json:"health"`
-	Addresses   []Address `json:"addresses,omitempty" doc:"absent until the first epoch with keys is in force"`
-	Results     []Result  `json:"results" doc:"of its last requests"`
+	ID          string      `json:"id"`
+	Controllers []string    `json:"controllers" doc:"CAIP-10"`
+	NextNonce   uint64      `json:"nextNonce"`
+	Opened      time.Time   `json:"opened"`
+	LastActive  time.Time   `json:"lastActive"`
+	Outflows    uint64      `json:"openOutflows"`
+	PayoutList  *PayoutList `json:"payoutList,omitempty" doc:"absent: coins may go anywhere, and nothing is listed"`
+	Loan        *Loan       `json:"loan,omitempty" doc:"terms of a simple loan, and how far it came"`
+	Health      Health      `json:"health"`
+	Addresses   []Address   `json:"addresses,omitempty" doc:"absent until the first epoch with keys is in force"`
+	Results     []Result    `json:"results" doc:"of its last requests"`
+}
+
+// PayoutList says where an account's coins may go, with what is pending.
+type PayoutList struct {
+	Required  bool       `json:"required" doc:"only listed addresses are paid"`
+	Ends      *time.Time `json:"ends,omitempty" doc:"when that will no longer be required"`
+	Addresses []Payee    `json:"addresses"`
+}
+
+// Payee is a listed address.
+type Payee struct {
+	To      string    `json:"to" doc:"CAIP-10"`
+	From    time.Time `json:"from" doc:"from when it may be paid"`
+	Pending bool      `json:"pending" doc:"that time is yet to come"`
+}
+
+// Loan is a simple loan: terms that one request fixed. Amounts are base units.
+type Loan struct {
+	Phase          string    `json:"phase" enum:"WAITING,GRANTED,OVER,RETURNED"`
+	Status         string    `json:"status" doc:"status word"`
+	Collateral     string    `json:"collateral" doc:"the least to be supplied"`
+	CollateralPool string    `json:"collateralPool"`
+	Missing        string    `json:"missing,omitempty" doc:"collateral still to be sent"`
+	Amount         string    `json:"amount"`
+	Pool           string    `json:"pool"`
+	To             string    `json:"to"`
+	MaxFee         string    `json:"maxFee"`
+	RefundTo       string    `json:"refundTo"`
+	RefundMaxFee   string    `json:"refundMaxFee" doc:"most that giving back may cost, in the collateral's asset"`
+	SignedLTV      uint64    `json:"signedLtvBps"`
+	Until          time.Time `json:"until" doc:"end of the deposit window"`
+	Outflow        uint64    `json:"outflow,omitempty" doc:"that pays the loan"`
+	Waits          string    `json:"waits,omitempty" doc:"code that kept it from being granted or given back when last tried"`
 }
 
 // Result is the remembered answer to a request.
