@@ -125,18 +125,28 @@ func (t *Accounts) delete(id AccountID) {
 }
 
 func (t *Accounts) change(id AccountID, c change) {
-	old, was := t.get(id)
+	i := t.touched(id)
+	var old []Position
+	was := false
+	if i >= 0 {
+		old, was = t.recent[i].Positions, !t.recent[i].gone
+	} else if t.book != nil {
+		var packed string
+		if packed, was = t.book.rows.get(accountKey(id)); was {
+			old = unpackLending(packed).Positions
+		}
+	}
 	if !t.own {
 		t.recent, t.held, t.own = slices.Clone(t.recent), slices.Clone(t.held), true
 	}
-	t.move(old.Positions, c.Positions)
+	t.move(old, c.Positions)
 	switch {
 	case was && c.gone:
 		t.n--
 	case !was && !c.gone:
 		t.n++
 	}
-	if i := t.touched(id); i >= 0 {
+	if i >= 0 {
 		t.recent[i] = c
 		return
 	}

@@ -15,6 +15,7 @@ import (
 // A field that is missing here is lost at the next fold; TestPackedAccount
 // fails for it.
 func (a *Account) fields(p *packing) {
+	a.lending(p)
 	packList(p, &a.Wallets, func(w *string) { p.text(w) })
 	p.number(&a.Nonce)
 	packList(p, &a.Results, func(r *Stored) {
@@ -24,11 +25,6 @@ func (a *Account) fields(p *packing) {
 		p.number(&r.Height)
 		p.number(&r.Outflow)
 	})
-	packList(p, &a.Positions, func(at *Position) {
-		p.name(&at.Pool)
-		p.amount(&at.Supply)
-		p.amount(&at.Debt)
-	})
 	p.number(&a.Opened)
 	p.number(&a.Active)
 	p.number(&a.Outflows)
@@ -37,12 +33,6 @@ func (a *Account) fields(p *packing) {
 		p.text(&r.To)
 		p.number(&r.Millis)
 	})
-	packList(p, &a.Unfinal, func(u *Unfinal) {
-		p.name(&u.Pool)
-		p.amount(&u.Shares)
-		p.name(&u.Chain)
-		p.number(&u.Height)
-	})
 	packList(p, &a.Held, func(h *Held) {
 		p.name(&h.Pool)
 		p.number(&h.Epoch)
@@ -50,6 +40,22 @@ func (a *Account) fields(p *packing) {
 		p.amount(&h.Withdrawn)
 	})
 	p.number(&a.Liquidated)
+}
+
+// lending is what decides health. It comes first, so that weighing an account
+// reads no further.
+func (a *Account) lending(p *packing) {
+	packList(p, &a.Positions, func(at *Position) {
+		p.name(&at.Pool)
+		p.amount(&at.Supply)
+		p.amount(&at.Debt)
+	})
+	packList(p, &a.Unfinal, func(u *Unfinal) {
+		p.name(&u.Pool)
+		p.amount(&u.Shares)
+		p.name(&u.Chain)
+		p.number(&u.Height)
+	})
 }
 
 // names are written as one byte, by their place here. It may only grow: a
@@ -61,10 +67,9 @@ var names = []string{
 var errPacked = errors.New("ledger: not a packed account")
 
 // packing walks the fields of a value in one of two directions; writing, it only
-// reads them, since they may be shared. Numbers are
-// varints in their shortest form, amounts their bytes after a length, lists
-// their elements after a count: a value has one packed form, and reading
-// refuses every other.
+// reads them, since they may be shared. Numbers are varints in their shortest
+// form, amounts their bytes after a length, lists their elements after a count:
+// a value has one packed form, and reading refuses every other.
 type packing struct {
 	writing bool
 	out     []byte
@@ -87,6 +92,16 @@ func unpackAccount(packed string) (a Account, err error) {
 		return Account{}, errPacked
 	}
 	return a, nil
+}
+
+// unpackLending reads only Positions and Unfinal.
+func unpackLending(packed string) Account {
+	var a Account
+	p := packing{in: packed}
+	if a.lending(&p); p.bad {
+		panic(errPacked) // every row was packed or read whole before
+	}
+	return a
 }
 
 func (p *packing) number(v *uint64) {

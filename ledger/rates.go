@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
@@ -11,6 +12,8 @@ import (
 const yearSeconds = 31_536_000
 
 var year = fixed.New(yearSeconds)
+
+var rayPerBps = must(fixed.DivFloor(fixed.Ray, fixed.Bps)) // without remainder
 
 // Bounds of pool parameters (spec: lending §3). maxSeizure is lt·bonus: below
 // 10⁴ by enough that a partial liquidation between HF 0.95 and 1 raises HF.
@@ -53,7 +56,7 @@ func (p PoolParam) Validate() error {
 }
 
 // utilisation is what share of the liquidity is lent out, in RAY.
-func (p Pool) utilisation() (fixed.Int, error) {
+func (p *Pool) utilisation() (fixed.Int, error) {
 	var c fixed.Calc
 	debt := c.MulDivCeil(p.DebtShares, p.BorrowIndex, fixed.Ray)
 	if debt.IsZero() {
@@ -65,13 +68,13 @@ func (p Pool) utilisation() (fixed.Int, error) {
 
 // rates returns the yearly borrow and supply rate that follow from the book
 // (spec: lending §4). Deficit lowers only what suppliers get.
-func (p Pool) rates() (borrow, supply fixed.Int, err error) {
+func (p *Pool) rates() (borrow, supply fixed.Int, err error) {
 	u, err := p.utilisation()
 	if err != nil {
 		return fixed.Int{}, fixed.Int{}, err
 	}
 	var c fixed.Calc
-	ray := func(bps uint64) fixed.Int { return c.MulDivFloor(fixed.New(bps), fixed.Ray, fixed.Bps) }
+	ray := func(bps uint64) fixed.Int { return c.Mul(fixed.New(bps), rayPerBps) }
 	base, opt, s1, s2 := ray(p.Param.Base), ray(p.Param.Opt), ray(p.Param.S1), ray(p.Param.S2)
 	if opt.Less(u) {
 		over := c.RayDiv(c.Sub(u, opt), c.Sub(fixed.Ray, opt))
@@ -89,21 +92,40 @@ func (p Pool) rates() (borrow, supply fixed.Int, err error) {
 	return borrow, supply, c.Err()
 }
 
+// rated are rows of Pools that refreshRates would leave as they are. It is
+// replaced, never written to.
+type rated struct {
+	bps  uint64
+	rows []*Pool
+}
+
 // refreshRates stores the rates that follow from the new state, and freezes a
 // pool whose Deficit has grown too large; the last step of every accepted
 // operation. A pool whose rates do not fit keeps its old ones and the answer is
 // ARITH.
+//
+// A pool that is the very row which was refreshed last needs nothing: rows are
+// never changed in place, and what is stored follows from the row and bps alone.
 func (s *State) refreshRates() Code {
-	code := OK
-	for _, id := range s.Pools.keys() {
+	var stale, unfit []string
+	bps := s.Params.FreezeDeficitBps
+	for id, p := range s.Pools.rows() {
+		if s.rated.bps != bps || !slices.Contains(s.rated.rows, p) {
+			stale = append(stale, id)
+		}
+	}
+	if len(stale) == 0 {
+		return OK
+	}
+	for _, id := range stale {
 		p := s.Pools.at(id)
-		if q := p.impair(s.Params.FreezeDeficitBps, s.NextOutflow); q != p {
+		if q := p.impair(bps, s.NextOutflow); q != p {
 			p = q
 			s.Pools.put(id, p)
 		}
 		borrow, supply, err := p.rates()
 		if err != nil {
-			code = Arith
+			unfit = append(unfit, id)
 			continue
 		}
 		if borrow != p.BorrowRate || supply != p.SupplyRate {
@@ -111,7 +133,17 @@ func (s *State) refreshRates() Code {
 			s.Pools.put(id, p)
 		}
 	}
-	return code
+	done := rated{bps: bps, rows: make([]*Pool, 0, s.Pools.len())}
+	for id, p := range s.Pools.rows() {
+		if !slices.Contains(unfit, id) {
+			done.rows = append(done.rows, p)
+		}
+	}
+	s.rated = done
+	if len(unfit) > 0 {
+		return Arith
+	}
+	return OK
 }
 
 // yearlyYield turns a rate that compounds every interval seconds into what a

@@ -81,6 +81,7 @@ type State struct {
 	Decided       []Decided                  `cbor:"64,keyasint"` // the last 32 proposals that are over, oldest first
 
 	frozen bool // readers share it; nobody writes to it
+	rated  rated
 }
 
 // AccountID is 32 lower-case hex digits (spec: requests §1.2).

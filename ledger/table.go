@@ -17,29 +17,43 @@ import (
 // is replaced, not written to. The tree holds pointers, since a write copies
 // the nodes on its way and most values are larger than all their keys.
 type table[K cmp.Ordered, V any] struct {
-	m      btree.Map[K, *V]
-	shared bool // somebody else may see the nodes: they are copied before a write
+	m      *btree.Map[K, *V] // nil: empty
+	shared bool              // somebody else may see the nodes: they are copied before a write
 }
 
 // Get, All, From and Len are for readers of a view.
 func (t *table[K, V]) Get(k K) (V, bool) { return t.get(k) }
 
 func (t *table[K, V]) get(k K) (v V, ok bool) {
-	p, ok := t.m.Get(k)
-	if ok {
-		v = *p
+	if p := t.row(k); p != nil {
+		return *p, true
 	}
-	return v, ok
+	return v, false
+}
+
+// row is the value of k, only to be read, or nil.
+func (t *table[K, V]) row(k K) *V {
+	if t.m == nil {
+		return nil
+	}
+	p, _ := t.m.Get(k)
+	return p
 }
 
 // at returns the value of k, or the zero value.
 func (t *table[K, V]) at(k K) V { v, _ := t.get(k); return v }
 
-func (t *table[K, V]) has(k K) bool { _, ok := t.m.Get(k); return ok }
+func (t *table[K, V]) has(k K) bool { return t.row(k) != nil }
 func (t *table[K, V]) put(k K, v V) { t.part(); t.m.Set(k, &v) }
 func (t *table[K, V]) delete(k K)   { t.part(); t.m.Delete(k) }
-func (t *table[K, V]) Len() int     { return t.m.Len() }
-func (t *table[K, V]) len() int     { return t.m.Len() }
+func (t *table[K, V]) Len() int     { return t.len() }
+
+func (t *table[K, V]) len() int {
+	if t.m == nil {
+		return 0
+	}
+	return t.m.Len()
+}
 
 // copy marks both tables, so that whichever is written to first parts from the
 // other. A frozen table is never written to again: it is not even marked, and
@@ -51,15 +65,17 @@ func (t *table[K, V]) copy(frozen bool) table[K, V] {
 	return table[K, V]{m: t.m, shared: true}
 }
 
-// part gives the table an identity of its own: it copies every node that has
-// another one before it writes to it.
+// part gives the table a tree of its own, which copies every node of another
+// before it writes to it.
 func (t *table[K, V]) part() {
 	switch {
-	case t.m.Len() == 0:
-		*t = table[K, V]{m: *btree.NewMap[K, *V](nodeDegree)}
+	case t.m == nil:
+		t.m = btree.NewMap[K, *V](nodeDegree)
 	case t.shared:
-		*t = table[K, V]{m: *t.m.Copy()}
+		m := *t.m // others may be doing the same: what is shared is only read
+		t.m = m.Copy()
 	}
+	t.shared = false
 }
 
 // nodeDegree keeps nodes small, since a command copies some of each table.
@@ -68,13 +84,21 @@ const nodeDegree = 8
 // All walks in ascending order of keys. The table must not change meanwhile.
 func (t *table[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		t.m.Scan(func(k K, p *V) bool { return yield(k, *p) })
+		for k, p := range t.rows() {
+			if !yield(k, *p) {
+				return
+			}
+		}
 	}
 }
 
 // rows is all without copying values, which are only to be read.
 func (t *table[K, V]) rows() iter.Seq2[K, *V] {
-	return func(yield func(K, *V) bool) { t.m.Scan(yield) }
+	return func(yield func(K, *V) bool) {
+		if t.m != nil {
+			t.m.Scan(yield)
+		}
+	}
 }
 
 func (t *table[K, V]) all() iter.Seq2[K, V] { return t.All() }
@@ -82,12 +106,20 @@ func (t *table[K, V]) all() iter.Seq2[K, V] { return t.All() }
 // From walks in ascending order beginning at the first key ≥ k.
 func (t *table[K, V]) From(k K) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
+		if t.m == nil {
+			return
+		}
 		t.m.Ascend(k, func(k K, p *V) bool { return yield(k, *p) })
 	}
 }
 
 // keys returns all keys, ascending; for loops that change the table.
-func (t *table[K, V]) keys() []K { return t.m.Keys() }
+func (t *table[K, V]) keys() []K {
+	if t.m == nil {
+		return nil
+	}
+	return t.m.Keys()
+}
 
 type row[K cmp.Ordered, V any] struct {
 	_ struct{} `cbor:",toarray"`
@@ -97,20 +129,22 @@ type row[K cmp.Ordered, V any] struct {
 
 // MarshalCBOR writes the rows in ascending order, so equal tables are equal bytes.
 func (t table[K, V]) MarshalCBOR() ([]byte, error) {
-	rows := make([]row[K, V], 0, t.m.Len())
-	t.m.Scan(func(k K, p *V) bool { rows = append(rows, row[K, V]{K: k, V: *p}); return true })
-	return encMode.Marshal(rows)
+	list := make([]row[K, V], 0, t.len())
+	for k, p := range t.rows() {
+		list = append(list, row[K, V]{K: k, V: *p})
+	}
+	return encMode.Marshal(list)
 }
 
 // UnmarshalCBOR reads what MarshalCBOR wrote. Unmarshal of the whole compares
 // bytes afterwards, which catches rows in another order or doubled.
 func (t *table[K, V]) UnmarshalCBOR(b []byte) error {
-	var rows []row[K, V]
-	if err := decMode.Unmarshal(b, &rows); err != nil {
+	var list []row[K, V]
+	if err := decMode.Unmarshal(b, &list); err != nil {
 		return err
 	}
-	*t = table[K, V]{m: *btree.NewMap[K, *V](nodeDegree)}
-	for _, r := range rows {
+	*t = table[K, V]{m: btree.NewMap[K, *V](nodeDegree)}
+	for _, r := range list {
 		v := r.V
 		t.m.Load(r.K, &v)
 	}
