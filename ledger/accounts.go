@@ -25,9 +25,21 @@ type Accounts struct {
 	n      int
 }
 
-// book is what a fold leaves behind.
+// book is what a fold leaves behind: rows, and where the finder looks (risk.go).
 type book struct {
-	rows rows // packed accounts by accountKey
+	rows  rows     // by accountKey: marks and packed account (rowOf)
+	risk  rows     // all marks, by riskKey, with nothing behind them
+	fresh []string // keys of accounts that wait to be weighed
+	unset bool     // no mark holds
+
+	pools         []seen // what the marks rely on; replaced, never written to
+	unfinalCounts bool   // likewise
+}
+
+func (b *book) copy() *book {
+	c := *b
+	c.rows, c.risk, c.fresh = b.rows.copy(), b.risk.copy(), slices.Clip(b.fresh)
+	return &c
 }
 
 // change is an account that differs from its row.
@@ -92,11 +104,11 @@ func (t *Accounts) get(id AccountID) (Account, bool) {
 	if t.book == nil {
 		return Account{}, false
 	}
-	packed, ok := t.book.rows.get(accountKey(id))
+	row, ok := t.book.rows.get(accountKey(id))
 	if !ok {
 		return Account{}, false
 	}
-	a := must(unpackAccount(packed))
+	a := must(unpackAccount(packedOf(row)))
 	a.ID = id
 	return a, true
 }
@@ -131,9 +143,9 @@ func (t *Accounts) change(id AccountID, c change) {
 	if i >= 0 {
 		old, was = t.recent[i].Positions, !t.recent[i].gone
 	} else if t.book != nil {
-		var packed string
-		if packed, was = t.book.rows.get(accountKey(id)); was {
-			old = unpackLending(packed).Positions
+		var row string
+		if row, was = t.book.rows.get(accountKey(id)); was {
+			old = unpackLending(packedOf(row)).Positions
 		}
 	}
 	if !t.own {
@@ -191,29 +203,54 @@ func (t *Accounts) holds(pool string) (supply, debt fixed.Wide) {
 	return supply, debt
 }
 
+// writable is the book, with everything in it, for its owner to write to.
+func (t *Accounts) writable() *book {
+	switch {
+	case t.book == nil:
+		t.book = &book{rows: newRows(), risk: newRows()}
+	case !t.mine:
+		t.book = t.book.copy()
+	}
+	t.mine = true
+	t.fold()
+	return t.book
+}
+
 // fold packs what was touched into the book.
 func (t *Accounts) fold() {
 	if len(t.recent) == 0 {
 		return
 	}
-	switch {
-	case t.book == nil:
-		t.book, t.mine = &book{rows: newRows()}, true
-	case !t.mine:
-		t.book, t.mine = &book{rows: t.book.rows.copy()}, true
-	}
+	recent := t.recent
+	t.recent = nil
+	b := t.writable()
 	var buf []byte
-	for _, c := range t.recent {
+	for _, c := range recent {
 		key := accountKey(c.ID)
+		old, was := b.rows.get(key)
+		var marks []mark
+		waiting := false
+		if was {
+			marks, waiting = marksOf(old), waits(old)
+		}
 		if c.gone {
-			t.book.rows.delete(key)
+			for _, m := range marks {
+				b.risk.delete(riskKey(m, key))
+			}
+			b.rows.delete(key)
 			continue
 		}
+		if !waiting && c.indebted() && !(was && improved(unpackLending(packedOf(old)), c.Account)) {
+			waiting = true
+			b.fresh = append(b.fresh, key)
+		}
 		buf = packAccount(buf[:0], c.Account)
-		t.book.rows.set(key, string(buf))
+		b.rows.set(key, rowOf(marks, waiting, buf))
 	}
-	t.recent = nil
 }
+
+// unmark says that no mark holds: a SupplyIndex fell.
+func (t *Accounts) unmark() { t.writable().unset = true }
 
 // folded is t, or a copy of it, with nothing outside its book.
 func (t *Accounts) folded() *Accounts {
@@ -233,8 +270,8 @@ func (t *Accounts) All() iter.Seq2[AccountID, Account] {
 		if f.book == nil {
 			return
 		}
-		for key, packed := range f.book.rows.from("") {
-			a := must(unpackAccount(packed))
+		for key, row := range f.book.rows.from("") {
+			a := must(unpackAccount(packedOf(row)))
 			a.ID = keyAccount(key)
 			if !yield(a.ID, a) {
 				return
@@ -252,8 +289,8 @@ func (t *Accounts) From(id AccountID) iter.Seq2[AccountID, Account] {
 		if f.book == nil {
 			return
 		}
-		for key, packed := range f.book.rows.from(accountKey(id)) {
-			a := must(unpackAccount(packed))
+		for key, row := range f.book.rows.from(accountKey(id)) {
+			a := must(unpackAccount(packedOf(row)))
 			a.ID = keyAccount(key)
 			if !yield(a.ID, a) {
 				return
@@ -282,8 +319,8 @@ type packedRow struct {
 func (t Accounts) MarshalCBOR() ([]byte, error) {
 	list := make([]packedRow, 0, t.n)
 	if f := t.folded(); f.book != nil {
-		for key, packed := range f.book.rows.from("") {
-			list = append(list, packedRow{Key: []byte(key), Packed: []byte(packed)})
+		for key, row := range f.book.rows.from("") {
+			list = append(list, packedRow{Key: []byte(key), Packed: []byte(packedOf(row))})
 		}
 	}
 	return encMode.Marshal(list)
@@ -306,7 +343,7 @@ func (t *Accounts) UnmarshalCBOR(b []byte) error {
 		}
 		last = key
 	}
-	t.book, t.mine = &book{rows: l.done()}, true
+	t.book, t.mine = &book{rows: l.done(), risk: newRows(), unset: true}, true
 	return nil
 }
 
@@ -321,6 +358,6 @@ func (t *Accounts) load(l *loading, last, key, packed string) error {
 	}
 	t.move(nil, a.Positions)
 	t.n++
-	l.add(key, packed)
+	l.add(key, rowOf(nil, false, []byte(packed)))
 	return nil
 }

@@ -174,7 +174,7 @@ func (s *State) checkIndexes() error {
 			return fmt.Errorf("queue: outflow %d is %s", id, s.Outflows.at(id).State)
 		}
 	}
-	if last, _, _ := s.WatchLog.m.Max(); s.WatchLog.len() < s.Watched.len() || s.WatchLog.len() > 0 && last+1 != uint64(s.WatchLog.len()) {
+	if last, _ := s.WatchLog.last(); s.WatchLog.len() < s.Watched.len() || s.WatchLog.len() > 0 && last+1 != uint64(s.WatchLog.len()) {
 		return fmt.Errorf("watch log: %d rows, the last is %d, for %d addresses", s.WatchLog.len(), last, s.Watched.len())
 	}
 	for id := range s.Live.all() {

@@ -1,7 +1,7 @@
 package ledger
 
 import (
-	"iter"
+	"slices"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
@@ -13,35 +13,20 @@ type Dip struct {
 	Round uint64 `cbor:"2,keyasint"` // newest price round of its assets then
 }
 
-// candidates yields every account that may be below HF 1 at the pools' indices
-// and the closed prices; others among them do no harm. Ascending, none twice.
-func (s *State) candidates() iter.Seq[AccountID] {
-	return func(yield func(AccountID) bool) {
-		for id, a := range s.Accounts.all() {
-			if a.indebted() && !yield(id) {
-				return
-			}
-		}
-	}
-}
-
 // noteDips evaluates who is below HF 1 (spec: lending §8.4, first-dip grace).
 // Afterwards an account is in Dips if and only if its HF is below 1 at indices
 // as synced and closed prices, however old; an account that cannot be weighed
 // is not. Since and Round of one that was in Dips before stay.
 func (x *execution) noteDips() {
 	s := x.s
-	below := map[AccountID]bool{}
-	for id := range s.candidates() {
-		if h, code := s.weighAccount(s.Accounts.at(id), asClosed); code == OK && !h.Healthy() {
-			below[id] = true
-			if !s.Dips.has(id) {
-				s.Dips.put(id, Dip{Since: s.Millis, Round: s.newestRound(s.Accounts.at(id))})
-			}
+	below := s.unhealthy()
+	for _, id := range below {
+		if !s.Dips.has(id) {
+			s.Dips.put(id, Dip{Since: s.Millis, Round: s.newestRound(s.Accounts.at(id))})
 		}
 	}
 	for _, id := range s.Dips.keys() {
-		if !below[id] {
+		if _, found := slices.BinarySearch(below, id); !found {
 			s.Dips.delete(id)
 		}
 	}

@@ -41,6 +41,24 @@ type Health struct {
 
 // weigh adds up the legs.
 func weigh(legs []leg) (Health, error) {
+	h, err := sumUp(legs)
+	if err != nil || h.DebtValue.IsZero() {
+		return h, err
+	}
+	hf, err := fixed.WideFloor(h.SumLT, fixed.Wad.Wide(), h.debt())
+	if err != nil {
+		return Health{}, err
+	}
+	shown, err := hf.Int()
+	if err != nil {
+		shown = fixed.Max // beyond any use; a number for showing refuses nothing
+	}
+	h.HF = &shown
+	return h, nil
+}
+
+// sumUp is weigh without HF, which decides nothing.
+func sumUp(legs []leg) (Health, error) {
 	var (
 		c fixed.Calc
 		h Health
@@ -54,17 +72,6 @@ func weigh(legs []leg) (Health, error) {
 	}
 	if c.Err() != nil {
 		return Health{}, c.Err()
-	}
-	if !h.DebtValue.IsZero() {
-		hf, err := fixed.WideFloor(h.SumLT, fixed.Wad.Wide(), h.debt())
-		if err != nil {
-			return Health{}, err
-		}
-		shown, err := hf.Int()
-		if err != nil {
-			shown = fixed.Max // beyond any use; a number for showing refuses nothing
-		}
-		h.HF = &shown
 	}
 	return h, nil
 }
@@ -118,23 +125,54 @@ func (s *State) legs(a Account, how pricing) ([]leg, Code) {
 }
 
 func (s *State) leg(a Account, at Position, price Price, how pricing) (leg, error) {
-	p := s.Pools.at(at.Pool)
-	l := leg{
-		Pool: at.Pool, Decimals: p.Decimals, Low: price.Low, High: price.High,
-		LT: p.Param.LT, LTV: p.Param.LTV,
+	p := s.Pools.row(at.Pool)
+	if p == nil {
+		p = &Pool{Param: PoolParam{Asset: at.Pool}}
+	}
+	q := s.quote(p, price, how)
+	return q.leg(s, a, at)
+}
+
+// quote is what legs in one pool have in common.
+type quote struct {
+	empty                    leg // without a position
+	supplyIndex, borrowIndex fixed.Int
+	priced                   bool
+}
+
+func (s *State) quote(p *Pool, price Price, how pricing) quote {
+	q := quote{
+		empty: leg{
+			Pool: p.Param.Asset, Decimals: p.Decimals, Low: price.Low, High: price.High,
+			LT: p.Param.LT, LTV: p.Param.LTV,
+		},
+		supplyIndex: p.SupplyIndex, borrowIndex: p.BorrowIndex,
 	}
 	if how == cautious && s.Suspected(price) {
-		l.Low, l.High = l.Low.Min(price.SusLow), l.High.Max(price.SusHigh)
+		q.empty.Low, q.empty.High = price.Low.Min(price.SusLow), price.High.Max(price.SusHigh)
 	}
-	if asset, ok := s.Genesis.Asset(at.Pool); ok && asset.Stable {
-		l.Low = l.Low.Min(oneUSD)
+	if asset, ok := s.Genesis.Asset(p.Param.Asset); ok && asset.Stable {
+		q.empty.Low = q.empty.Low.Min(oneUSD)
 	}
+	return q
+}
+
+// leg is a position at the quote.
+func (q *quote) leg(s *State, a Account, at Position) (leg, error) {
+	l := q.empty
 	var c fixed.Calc
-	l.Supply = c.MulDivFloor(at.Supply, p.SupplyIndex, fixed.Ray)
-	l.Collateral = c.MulDivFloor(s.collateral(a, at), p.SupplyIndex, fixed.Ray)
-	l.Debt = c.MulDivCeil(at.Debt, p.BorrowIndex, fixed.Ray)
+	l.Supply = c.MulDivFloor(at.Supply, q.supplyIndex, fixed.Ray)
+	l.Collateral = l.Supply
+	if counts := s.collateral(a, at); counts != at.Supply {
+		l.Collateral = c.MulDivFloor(counts, q.supplyIndex, fixed.Ray)
+	}
+	l.Debt = c.MulDivCeil(at.Debt, q.borrowIndex, fixed.Ray)
 	return l, c.Err()
 }
+
+// collX and debtX are what a claim or a debt is worth in proportion to.
+func (q *quote) collX() fixed.Wide { return fixed.Product(q.empty.Low, q.supplyIndex) }
+func (q *quote) debtX() fixed.Wide { return fixed.Product(q.empty.High, q.borrowIndex) }
 
 // weighAccount is legs and weigh in one.
 func (s *State) weighAccount(a Account, how pricing) (Health, Code) {

@@ -433,6 +433,7 @@ func (s *State) socialise(pool string) Code {
 	if c.Err() != nil || index.IsZero() {
 		return Arith
 	}
+	s.Accounts.unmark()
 	s.Pools.put(pool, p)
 	return OK
 }

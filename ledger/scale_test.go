@@ -315,3 +315,44 @@ func BenchmarkScaleTick(b *testing.B) {
 		})
 	})
 }
+
+// A price round and who fell below HF 1 in it: one account in a hundred, with
+// positions in every pool.
+func BenchmarkScaleRound(b *testing.B) {
+	atScale(b, func(b *testing.B, s *State, ids []AccountID) {
+		s.markAll()
+		found, looked := 0, 0
+		measured(b, func(int) {
+			b.StopTimer()
+			x := &execution{s: s.View()}
+			b.StartTimer()
+			x.guard("round", func(x *execution) Code {
+				for _, p := range scalePools {
+					at := x.s.Prices.at(p.id)
+					if !p.stable {
+						at.Low = must(fixed.MulDivFloor(at.Low, fixed.New(9_330), fixed.Bps))
+						at.High = at.Low
+					}
+					x.s.Prices.put(p.id, at)
+				}
+				x.s.sync()
+				x.s.refreshRates()
+				found = len(x.s.unhealthy())
+				return OK
+			})
+			looked = len(newFinder(x.s.View()).candidates())
+		})
+		b.ReportMetric(float64(found)/float64(len(ids))*100, "%-found")
+		b.ReportMetric(float64(looked)/float64(len(ids))*100, "%-weighed-next")
+	})
+}
+
+// Setting all marks, as after a restore.
+func BenchmarkScaleMarks(b *testing.B) {
+	atScale(b, func(b *testing.B, s *State, _ []AccountID) {
+		measured(b, func(int) {
+			s.Accounts.unmark()
+			s.markAll()
+		})
+	})
+}

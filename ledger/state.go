@@ -340,5 +340,6 @@ func DecodeState(b []byte) (*State, error) {
 	if err := s.Check(); err != nil {
 		return nil, fmt.Errorf("decode state: %w", err)
 	}
+	s.markAll()
 	return s, nil
 }

@@ -92,6 +92,14 @@ func (t *table[K, V]) All() iter.Seq2[K, V] {
 	}
 }
 
+// last is the largest key.
+func (t *table[K, V]) last() (k K, ok bool) {
+	if t.m != nil {
+		k, _, ok = t.m.Max()
+	}
+	return k, ok
+}
+
 // rows is all without copying values, which are only to be read.
 func (t *table[K, V]) rows() iter.Seq2[K, *V] {
 	return func(yield func(K, *V) bool) {

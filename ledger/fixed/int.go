@@ -45,15 +45,19 @@ func New(v uint64) Int { return Int{lo: v} }
 
 // Pow10 returns 10ⁿ. 10³⁸ is the largest that fits.
 func Pow10(n uint8) (Int, error) {
-	v := one
-	for range n {
-		var err error
-		if v, err = Mul(v, New(10)); err != nil {
-			return zero, err
-		}
+	if int(n) >= len(powers) {
+		return zero, fmt.Errorf("10^%d: %w", n, ErrOverflow)
 	}
-	return v, nil
+	return powers[n], nil
 }
+
+var powers = func() (p [maxDigits]Int) {
+	p[0] = one
+	for i := 1; i < len(p); i++ {
+		p[i], _ = Mul(p[i-1], New(10)) // 10³⁸ fits
+	}
+	return p
+}()
 
 // Parse reads a decimal number of the form 0 or [1-9][0-9]*, below 2¹²⁸.
 //
