@@ -46,7 +46,7 @@ func TestScripts(t *testing.T) {
 			e.Defer(srv.Close)
 			e.Setenv("COFFER_API", srv.URL)
 			for i := range 4 { // each member's directory, with the socket of its node
-				if err := control(e, c, i); err != nil {
+				if err := serveControl(e, c, i); err != nil {
 					return err
 				}
 			}
@@ -75,8 +75,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// control serves member i's control socket in $WORK/n1 to n4.
-func control(e *testscript.Env, c *apitest.Cluster, i int) error {
+// serveControl serves member i's control socket in $WORK/n1 to n4.
+func serveControl(e *testscript.Env, c *apitest.Cluster, i int) error {
 	dir := filepath.Join(e.WorkDir, fmt.Sprint("n", i+1))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
