@@ -19,6 +19,9 @@ type Genesis struct {
 	Assets  []AssetParam `cbor:"7,keyasint"` // sorted by id
 	Pools   []PoolParam  `cbor:"8,keyasint"` // sorted by asset
 	Params  Params       `cbor:"9,keyasint"`
+	// Wallets are CAIP-2 ids of chains without coins here, whose wallets may sign
+	// requests all the same; sorted, and none of Chains.
+	Wallets []string `cbor:"10,keyasint,omitempty"`
 }
 
 // ChainParam describes one chain. Name is the word of derivation paths.

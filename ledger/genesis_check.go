@@ -49,6 +49,14 @@ func (g Genesis) Validate() error {
 			return fmt.Errorf("chain %s: finality depth and block subsidy must be given", c.Name)
 		}
 	}
+	for i, id := range g.Wallets {
+		namespace, reference, _ := strings.Cut(id, ":")
+		chain := address.CAIP10{Namespace: namespace, Reference: reference}
+		if _, err := address.SplitCAIP10(id + ":x"); err != nil || chain.Network() == "" || i > 0 && g.Wallets[i-1] >= id ||
+			slices.ContainsFunc(g.Chains, func(c ChainParam) bool { return c.CAIP2 == id }) {
+			return fmt.Errorf("wallets of chain %q: no chain whose signatures are known, a chain that is listed, or not sorted", id)
+		}
+	}
 	for i, a := range g.Assets {
 		if i > 0 && g.Assets[i-1].ID >= a.ID {
 			return errors.New("assets not sorted by id, or doubled")

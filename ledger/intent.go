@@ -25,7 +25,7 @@ func (s *State) Grammar() *address.Grammar { return s.Genesis.Grammar() }
 
 // Grammar is how requests to this cluster are spelled.
 func (g Genesis) Grammar() *address.Grammar {
-	gr := &address.Grammar{Brand: g.Brand, Pools: map[string]address.Asset{}}
+	gr := &address.Grammar{Brand: g.Brand, Wallets: g.Wallets, Pools: map[string]address.Asset{}}
 	for _, c := range g.Chains {
 		gr.Chains = append(gr.Chains, c.CAIP2)
 	}

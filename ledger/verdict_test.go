@@ -207,3 +207,27 @@ func TestSignatureCheckKey(t *testing.T) {
 		seen[c.Key()] = name
 	}
 }
+
+// Chains for wallets alone are known, sorted and none that has coins.
+func TestGenesisWallets(t *testing.T) {
+	for name, tc := range map[string]struct {
+		wallets []string
+		ok      bool
+	}{
+		"none":             {nil, true},
+		"two":              {[]string{"icp:test", "solana:devnet"}, true},
+		"unsorted":         {[]string{"solana:devnet", "icp:test"}, false},
+		"doubled":          {[]string{"icp:test", "icp:test"}, false},
+		"one with coins":   {[]string{ethCAIP2}, false},
+		"unknown":          {[]string{"cosmos:hub-4"}, false},
+		"unknown Bitcoin":  {[]string{"bip122:00000000000000000000000000000000"}, false},
+		"no reference":     {[]string{"solana"}, false},
+		"an address in it": {[]string{"solana:devnet:x"}, false},
+	} {
+		g, _ := coreGenesis()
+		g.Wallets = tc.wallets
+		if err := g.Validate(); (err == nil) != tc.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

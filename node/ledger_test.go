@@ -76,6 +76,7 @@ func testGenesis(start uint64) (ledger.Genesis, []ed25519.PrivateKey) {
 			{Name: ledger.Bitcoin, CAIP2: btcCAIP2, Final: 6, MinRate: 1_500, MaxRate: 20_000, BlockSubsidy: 320_000_000},
 			{Name: ledger.Ethereum, CAIP2: ethCAIP2, Sweep: 2, MinRate: gwei, MaxRate: 20 * gwei, MinTip: gwei, Float: fixed.MustParse("10000000000000000000")},
 		},
+		Wallets: []string{"icp:test", "solana:" + solanaTest},
 		Assets: []ledger.AssetParam{
 			{ID: "btc", Symbol: "BTC", Decimals: 8, Chain: ledger.Bitcoin},
 			{ID: "eth", Symbol: "ETH", Decimals: 18, Chain: ledger.Ethereum, Gas: 21_000},

@@ -35,6 +35,7 @@ type verifier struct {
 	stopped sync.Once
 	wg      sync.WaitGroup
 	how     *prometheus.CounterVec
+	verify  func(ledger.SignatureCheck) bool // the check's own; a test may have it panic
 
 	mu    sync.Mutex
 	known map[ledger.Hash]*judgement
@@ -55,7 +56,7 @@ type judgement struct {
 // newVerifier starts that many workers.
 func newVerifier(workers int, r prometheus.Registerer) *verifier {
 	v := &verifier{
-		queue: make(chan *judgement, maxVerifying), stop: make(chan struct{}),
+		queue: make(chan *judgement, maxVerifying), stop: make(chan struct{}), verify: ledger.SignatureCheck.Verify,
 		how: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_verdicts_total",
 			Help: "Signatures by how their verdict was had: hit, unbegun or miss when applied; dropped for want of room in the queue.",
@@ -84,7 +85,7 @@ func (v *verifier) work() {
 	for {
 		select {
 		case j := <-v.queue:
-			j.judge()
+			v.judge(j)
 		case <-v.stop:
 			return
 		}
@@ -94,7 +95,7 @@ func (v *verifier) work() {
 // judge judges j unless somebody else does or did. A panic is our own mistake:
 // in Apply it makes the command BROKEN, alike on every replica, so here it must
 // neither end the process nor become a verdict.
-func (j *judgement) judge() {
+func (v *verifier) judge(j *judgement) {
 	if !j.claimed.CompareAndSwap(false, true) {
 		return
 	}
@@ -104,7 +105,7 @@ func (j *judgement) judge() {
 			j.failed = true
 		}
 	}()
-	j.good = j.check.Verify()
+	j.good = v.verify(j.check)
 	j.check = ledger.SignatureCheck{} // nobody else looks at it
 }
 
@@ -159,7 +160,7 @@ func (v *verifier) Verdict(c ledger.SignatureCheck) bool {
 	case !j.claimed.Load():
 		outcome = "unbegun"
 	}
-	j.judge()
+	v.judge(j)
 	<-j.done
 	v.how.WithLabelValues(outcome).Inc()
 	if j.failed {

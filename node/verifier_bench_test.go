@@ -15,7 +15,7 @@ import (
 	"golang.org/x/crypto/sha3"
 )
 
-// signer is a wallet of one scheme.
+// requestSigner is a wallet of one scheme.
 type requestSigner struct {
 	id     address.CAIP10
 	extras address.Extras
@@ -123,14 +123,16 @@ func requests(t testing.TB, scheme string, count int, bad bool) ([][]byte, ledge
 	return c.log, c.s.Genesis
 }
 
+var benchSchemes = []string{
+	address.SchemeBIP322, address.SchemeBIP137, address.SchemeEIP191, address.SchemeEIP712,
+	address.SchemeSolana, address.SchemeICEd25519, address.SchemeICSecp256k1,
+}
+
 // BenchmarkApplyByScheme applies requests whose signatures are judged inside
 // Apply, and requests that had arrived before. Figures are requests a second of
 // the one goroutine that applies.
 func BenchmarkApplyByScheme(b *testing.B) {
-	for _, scheme := range []string{
-		address.SchemeBIP322, address.SchemeBIP137, address.SchemeEIP191, address.SchemeEIP712,
-		address.SchemeSolana, address.SchemeICEd25519, address.SchemeICSecp256k1,
-	} {
+	for _, scheme := range benchSchemes {
 		const count = 500
 		txs, genesis := requests(b, scheme, count, false)
 		for _, how := range []string{"inside", "before"} {

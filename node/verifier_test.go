@@ -181,18 +181,46 @@ func TestVerifierForgets(t *testing.T) {
 // A judgement that panicked is no verdict: Apply meets the panic itself, where
 // it makes the command BROKEN on every replica alike, and no worker dies.
 func TestVerifierPanicIsNoVerdict(t *testing.T) {
-	v := testVerifier(t, 1)
+	v := newVerifier(0, prometheus.NewRegistry())
+	v.verify = func(ledger.SignatureCheck) bool { panic("our mistake") }
+	v.wg.Go(v.work)
 	defer v.close()
 	c := ethCheck(0, true)
-	j := &judgement{check: c, done: make(chan struct{}), failed: true}
-	j.claimed.Store(true)
-	close(j.done)
-	v.known[c.Key()] = j
-	if !v.Verdict(c) {
-		t.Error("a panic became a verdict")
-	}
 	if ok, err := v.ask(t.Context(), c); ok || err != nil {
 		t.Errorf("asked: %v, %v", ok, err)
+	}
+	if !v.Verdict(c) || had(v, "hit") != 1 {
+		t.Error("a panic became a verdict")
+	}
+	if !v.Verdict(ethCheck(1, true)) {
+		t.Error("a panic in Apply's own claim became a verdict")
+	}
+}
+
+// A wallet of every scheme opens an account and is heard, one signature of three
+// being bad; those without coins of their chain here among them.
+func TestEveryScheme(t *testing.T) {
+	for _, scheme := range benchSchemes {
+		t.Run(scheme, func(t *testing.T) { requests(t, scheme, 3, true) })
+	}
+}
+
+// What is submitted here is judged while it is on its way to the log.
+func TestCheckHasSignaturesJudged(t *testing.T) {
+	txs, genesis := requests(t, address.SchemeEIP191, 1, false)
+	v := testVerifier(t, 0)
+	a, err := newApp(genesis, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Check(txs[len(txs)-1]); err != nil || len(v.queue) != 1 {
+		t.Errorf("%d signatures wait, want 1: %v", len(v.queue), err)
+	}
+	if err := a.Check(txs[len(txs)-1]); err != nil || len(v.queue) != 1 {
+		t.Errorf("the same again: %d signatures wait, want 1: %v", len(v.queue), err)
+	}
+	if err := a.Check([]byte("noise")); err == nil || len(v.queue) != 1 {
+		t.Errorf("noise: %d wait, %v", len(v.queue), err)
 	}
 }
 

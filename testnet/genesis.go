@@ -51,6 +51,8 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 			{Name: ledger.Bitcoin, CAIP2: bitcoinCAIP2, Start: bitcoinHeight, Final: bitcoinFinal, MinRate: satPerKVBMin, MaxRate: satPerKVBMax, BlockSubsidy: bitcoinReward},
 			{Name: ledger.Ethereum, CAIP2: ethereumCAIP2, Start: ethereumHeight, Sweep: sweepDepth, MinRate: gwei, MaxRate: 20 * gwei, MinTip: gwei, Float: fixed.MustParse(floatWei)},
 		},
+		// Solana's devnet, and Internet Computer identities of a test.
+		Wallets: []string{"icp:test", "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"},
 		Assets: []ledger.AssetParam{
 			{ID: "btc", Symbol: "BTC", Decimals: 8, Chain: ledger.Bitcoin},
 			{ID: "eth", Symbol: "ETH", Decimals: 18, Chain: ledger.Ethereum, Gas: 21_000},

@@ -176,7 +176,7 @@ func walletField(key string, at func(*Command) *CAIP10) field {
 			return err == nil
 		},
 		check: func(g *Grammar, c *Command) error {
-			if !slices.Contains(g.Chains, at(c).Chain()) {
+			if chain := at(c).Chain(); !slices.Contains(g.Chains, chain) && !slices.Contains(g.Wallets, chain) {
 				return malformed("%s: chain %s is not listed", key, at(c).Chain())
 			}
 			return nil

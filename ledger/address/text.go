@@ -26,9 +26,10 @@ var (
 // Grammar is what the spelling of requests depends on: the same on every node,
 // from genesis and voted parameters. It is read-only in use.
 type Grammar struct {
-	Brand  string           // begins every text
-	Chains []string         // CAIP-2 ids that addresses may be on
-	Pools  map[string]Asset // by the pool's name
+	Brand   string           // begins every text
+	Chains  []string         // CAIP-2 ids that addresses may be on
+	Wallets []string         // more, that only addresses which sign may be on
+	Pools   map[string]Asset // by the pool's name
 }
 
 // Asset is how amounts of a pool are written and where it pays.
@@ -47,7 +48,7 @@ func (g *Grammar) Validate() error {
 		strings.TrimSpace(g.Brand) != g.Brand || strings.HasPrefix(g.Brand, "0x") {
 		return fmt.Errorf("brand %q: want 1 to 64 printable characters, not beginning with 0x", g.Brand)
 	}
-	for _, c := range g.Chains {
+	for _, c := range slices.Concat(g.Chains, g.Wallets) {
 		if _, err := SplitCAIP10(c + ":x"); err != nil {
 			return fmt.Errorf("chain %q: not a CAIP-2 id", c)
 		}

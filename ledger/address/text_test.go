@@ -267,6 +267,41 @@ func TestParseRefusesDestination(t *testing.T) {
 	}
 }
 
+// A wallet may be on a chain without coins here; what coins go to may not.
+func TestWalletChains(t *testing.T) {
+	const chain, addr = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "GWLHBhSkCbvjj7fX6SGgpCk6MZPvrawNj3ZRzuonE98K"
+	g := testGrammar()
+	signed := strings.Replace(borrowText, mainnetBTC+":bc1q9vza2e8x573nczrlzms0wvx3gsqjx7vavgkx0l", chain+":"+addr, 1)
+	paid := strings.Replace(borrowText, "eip155:1:0x71C7656EC7ab88b098defB751B7401B5f6d8976F", chain+":"+addr, 1)
+	if _, err := g.Parse(signed); !errors.Is(err, ErrMalformed) {
+		t.Errorf("signer on no listed chain: %v", err)
+	}
+	g.Wallets = []string{chain}
+	if err := g.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := g.Parse(signed); err != nil || c.Signer.Address != addr {
+		t.Errorf("signer on a chain for wallets: %v", err)
+	}
+	if c, err := g.Parse(paid); !errors.Is(err, ErrDestination) || c == nil {
+		t.Errorf("coins to a chain for wallets: %v", err)
+	}
+	payee := *must(t, g, signed)
+	payee.Action, payee.To = ActionAddPayoutAddress, payee.Signer
+	if _, err := g.Parse(g.Render(&payee)); !errors.Is(err, ErrDestination) {
+		t.Errorf("a payout address on a chain for wallets: %v", err)
+	}
+}
+
+func must(t *testing.T, g *Grammar, text string) *Command {
+	t.Helper()
+	c, err := g.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestOpenAccountIsTheSignersOwn(t *testing.T) {
 	g := testGrammar()
 	signer := CAIP10{"eip155", "1", "0x71C7656EC7ab88b098defB751B7401B5f6d8976F"}

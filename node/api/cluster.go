@@ -23,7 +23,7 @@ func (s *server) clusterInfo(_ context.Context, v view, _ *readInput) (*client.C
 	return &client.Cluster{
 		Cluster: v.Genesis.ClusterName(), Genesis: v.State.Cluster.String(), Name: v.Genesis.Name, Brand: v.Genesis.Brand,
 		Version: v.Version, Keys: v.keys(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F, Q: e.Q(), FactQuorum: e.FactQuorum,
-		Members: v.members(), Chains: v.chains(nil), LedgerTime: v.now(), LogIndex: v.Height, Head: v.Head.String(),
+		Members: v.members(), Chains: v.chains(nil), Wallets: append([]string{}, v.Genesis.Wallets...), LedgerTime: v.now(), LogIndex: v.Height, Head: v.Head.String(),
 		CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(), BorrowOff: v.BorrowOff,
 	}, nil
 }

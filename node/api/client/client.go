@@ -171,7 +171,7 @@ func (c *Client) rules(ctx context.Context) (*address.Grammar, map[string]Asset,
 	if err := c.Get(ctx, "/v1/assets", nil, &list); err != nil {
 		return nil, nil, err
 	}
-	g = &address.Grammar{Brand: cl.Brand, Pools: map[string]address.Asset{}}
+	g = &address.Grammar{Brand: cl.Brand, Wallets: cl.Wallets, Pools: map[string]address.Asset{}}
 	for _, ch := range cl.Chains {
 		g.Chains = append(g.Chains, ch.CAIP2)
 	}

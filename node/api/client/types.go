@@ -676,6 +676,7 @@ type Cluster struct {
 	FactQuorum int       `json:"factQuorum"`
 	Members    []Member  `json:"members"`
 	Chains     []Chain   `json:"chains"`
+	Wallets    []string  `json:"walletChains" doc:"CAIP-2 ids whose wallets may sign although no coins are there"`
 	LedgerTime time.Time `json:"ledgerTime"`
 	LogIndex   uint64    `json:"logIndex"`
 	Head       string    `json:"head"`
