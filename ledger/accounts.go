@@ -34,11 +34,15 @@ type book struct {
 
 	pools         []seen // what the marks rely on; replaced, never written to
 	unfinalCounts bool   // likewise
+
+	tree    *accountTree // of the last root; nil: none yet (accounts_root.go)
+	changed []uint16     // buckets that differ from tree
 }
 
 func (b *book) copy() *book {
 	c := *b
-	c.rows, c.risk, c.fresh = b.rows.copy(), b.risk.copy(), slices.Clip(b.fresh)
+	c.rows, c.risk = b.rows.copy(), b.risk.copy()
+	c.fresh, c.changed = slices.Clip(b.fresh), slices.Clip(b.changed)
 	return &c
 }
 
@@ -227,6 +231,9 @@ func (t *Accounts) fold() {
 	var buf []byte
 	for _, c := range recent {
 		key := accountKey(c.ID)
+		if b.tree != nil && len(b.changed) < buckets {
+			b.changed = append(b.changed, bucketOf(key))
+		}
 		old, was := b.rows.get(key)
 		var marks []mark
 		waiting := false
@@ -315,13 +322,26 @@ type packedRow struct {
 	Packed []byte
 }
 
+// packedRows walks the accounts as they stand in a snapshot.
+func (t *Accounts) packedRows() iter.Seq[packedRow] {
+	return func(yield func(packedRow) bool) {
+		f := t.folded()
+		if f.book == nil {
+			return
+		}
+		for key, row := range f.book.rows.from("") {
+			if !yield(packedRow{Key: []byte(key), Packed: []byte(packedOf(row))}) {
+				return
+			}
+		}
+	}
+}
+
 // MarshalCBOR writes the rows in ascending order, so equal tables are equal bytes.
 func (t Accounts) MarshalCBOR() ([]byte, error) {
 	list := make([]packedRow, 0, t.n)
-	if f := t.folded(); f.book != nil {
-		for key, row := range f.book.rows.from("") {
-			list = append(list, packedRow{Key: []byte(key), Packed: []byte(packedOf(row))})
-		}
+	for r := range t.packedRows() {
+		list = append(list, r)
 	}
 	return encMode.Marshal(list)
 }
@@ -333,31 +353,47 @@ func (t *Accounts) UnmarshalCBOR(b []byte) error {
 	if err := decMode.Unmarshal(b, &list); err != nil {
 		return err
 	}
-	*t = Accounts{own: true}
-	l := newLoading()
-	last := ""
-	for _, r := range list {
-		key := string(r.Key)
-		if err := t.load(l, last, key, string(r.Packed)); err != nil {
-			return fmt.Errorf("account %x: %w", key, err)
-		}
-		last = key
+	l := newAccountLoading(t)
+	if err := l.add(list); err != nil {
+		return err
 	}
-	t.book, t.mine = &book{rows: l.done(), risk: newRows(), unset: true}, true
+	l.done()
 	return nil
 }
 
-// load adds a row behind the last one.
-func (t *Accounts) load(l *loading, last, key, packed string) error {
-	if len(key) < 2 || len(key) > maxKeyBytes || key <= last || accountKey(keyAccount(key)) != key {
-		return errPacked
+// accountLoading fills a table with packed rows in ascending order.
+type accountLoading struct {
+	t    *Accounts
+	rows *loading
+	last string
+}
+
+func newAccountLoading(t *Accounts) *accountLoading {
+	*t = Accounts{own: true}
+	return &accountLoading{t: t, rows: newLoading()}
+}
+
+func (l *accountLoading) add(list []packedRow) error {
+	for _, r := range list {
+		key := string(r.Key)
+		if len(key) < 2 || len(key) > maxKeyBytes || key <= l.last || accountKey(keyAccount(key)) != key {
+			return fmt.Errorf("account %x after %x: %w", key, l.last, errPacked)
+		}
+		a, err := unpackAccount(string(r.Packed))
+		if err != nil {
+			return fmt.Errorf("account %x: %w", key, err)
+		}
+		if l.t.n == maxAccounts {
+			return fmt.Errorf("more than %d accounts", maxAccounts)
+		}
+		l.t.move(nil, a.Positions)
+		l.t.n++
+		l.rows.add(key, rowOf(nil, false, r.Packed))
+		l.last = key
 	}
-	a, err := unpackAccount(packed)
-	if err != nil {
-		return err
-	}
-	t.move(nil, a.Positions)
-	t.n++
-	l.add(key, rowOf(nil, false, []byte(packed)))
 	return nil
+}
+
+func (l *accountLoading) done() {
+	l.t.book, l.t.mine = &book{rows: l.rows.done(), risk: newRows(), unset: true}, true
 }

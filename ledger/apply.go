@@ -85,8 +85,17 @@ func (s *State) ExecuteWith(raw []byte, v Verdicts) Result {
 
 // root is S_i: the hash over all sections of the state, with Head still that
 // of the height before, since H_i covers S_i. RootHeight and Root are those of
-// the fold before.
-func (s *State) root() Hash { return sha256.Sum256(Marshal(s)) }
+// the fold before. The accounts come in by a root of their own.
+func (s *State) root() Hash {
+	rest := *s
+	rest.Accounts = Accounts{}
+	accounts := s.Accounts.root()
+	h := sha256.New()
+	h.Write([]byte("coffer/root/1"))
+	h.Write(accounts[:])
+	h.Write(Marshal(&rest))
+	return Hash(h.Sum(nil))
+}
 
 // Apply applies one command without folding it. It never fails: a refusal is a
 // Code, and what panics is undone and comes back as BROKEN.

@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"github.com/coffer-network/coffer/ledger/address"
@@ -111,7 +112,7 @@ func TestRoots(t *testing.T) {
 	// height before, since the head covers the root.
 	v := c.s.View()
 	v.Height++
-	want := Hash(sha256.Sum256(Marshal(v)))
+	want := rootOf(t, v)
 	prev := c.s.Head
 	if code := c.raw([]byte("noise")); code != Malformed {
 		t.Fatal(code)
@@ -142,6 +143,19 @@ func TestViewsStay(t *testing.T) {
 	if string(Marshal(c.s)) == string(before) {
 		t.Error("nothing happened: the test proves nothing")
 	}
+}
+
+// DecodeState is ReadState for the whole in one piece.
+func DecodeState(b []byte) (*State, error) {
+	s := new(State)
+	err := Unmarshal(b, s)
+	if err == nil {
+		err = s.admit()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decode state: %w", err)
+	}
+	return s, nil
 }
 
 // A snapshot that does not hang together is refused.

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
@@ -327,19 +326,14 @@ func (s *State) Frozen() *State {
 	return v
 }
 
-// DecodeState reads Marshal(s) of another replica and checks that what it says
-// hangs together.
-func DecodeState(b []byte) (*State, error) {
-	s := new(State)
-	if err := Unmarshal(b, s); err != nil {
-		return nil, fmt.Errorf("decode state: %w", err)
-	}
+// admit checks a state from elsewhere and makes ready what is not in it.
+func (s *State) admit() error {
 	if s.Genesis.Hash() != s.Cluster || len(s.Epochs) == 0 {
-		return nil, errors.New("decode state: not of its own genesis")
+		return errors.New("not of its own genesis")
 	}
 	if err := s.Check(); err != nil {
-		return nil, fmt.Errorf("decode state: %w", err)
+		return err
 	}
 	s.markAll()
-	return s, nil
+	return nil
 }

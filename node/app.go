@@ -11,10 +11,6 @@ import (
 	"github.com/coffer-network/coffer/node/api/history"
 )
 
-// maxSnapshot bounds what is read as a state: four times the stated million
-// accounts.
-const maxSnapshot = 1 << 30
-
 // app is the ledger as consensus drives it. Readers get frozen views.
 type app struct {
 	state   *ledger.State // consensus alone works on it
@@ -112,22 +108,15 @@ func (a *app) Snapshot() (consensus.Snapshot, error) { return snapshot{a.state.F
 
 type snapshot struct{ s *ledger.State }
 
-func (s snapshot) Encode(w io.Writer) error {
-	_, err := w.Write(ledger.Marshal(s.s))
-	return err
-}
+func (s snapshot) Encode(w io.Writer) error { return s.s.Encode(w) }
 
 func (a *app) Decode(r io.Reader) (consensus.Body, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxSnapshot+1))
-	if err != nil {
-		return nil, fmt.Errorf("read snapshot: %w", err)
-	}
-	if len(b) > maxSnapshot {
-		return nil, fmt.Errorf("snapshot above %d bytes", maxSnapshot)
-	}
-	s, err := ledger.DecodeState(b)
+	s, err := ledger.ReadState(r)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := io.ReadFull(r, make([]byte, 1)); err != io.EOF {
+		return nil, errors.New("bytes after the state")
 	}
 	if s.Cluster != a.state.Cluster {
 		return nil, errors.New("snapshot of another cluster")

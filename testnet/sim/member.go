@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"slices"
 	"time"
@@ -112,7 +113,11 @@ func (m *member) restart() {
 		m.s.rep.Replayed++
 		m.boot(must(ledger.NewState(m.s.genesis)))
 	} else {
-		st, err := ledger.DecodeState(ledger.Marshal(m.disk.snapshot))
+		var file bytes.Buffer
+		st, err := (*ledger.State)(nil), m.disk.snapshot.Encode(&file)
+		if err == nil {
+			st, err = ledger.ReadState(&file)
+		}
 		if err != nil {
 			m.s.fail("member %d: %w", m.i, err)
 			return
