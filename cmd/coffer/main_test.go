@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/api"
@@ -31,8 +32,10 @@ func TestMain(m *testing.M) {
 
 // Scripts see a served cluster in memory at $COFFER_API, and the commands:
 //
-//	deposit ASSET UNITS   1 confirmed deposit for the account in account.json
+//	deposit ASSET UNITS   1 confirmed deposit for the account in account.json; $ACCOUNT and $LASTTX name it
+//	cut-id FILE KEY VAR   the value of KEY in a JSON document, as $VAR
 //	settle                pay what is queued
+//	price BTC-USD SECONDS BTC falls or rises, ETH and USDT stay; then time passes
 //	voteall FILE          n2 and n3 agree to the proposal that FILE names
 //	lie on|off            alter one character of every Bitcoin address served
 func TestScripts(t *testing.T) {
@@ -42,7 +45,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			c := apitest.NewWithKeys(t)
 			lying := new(atomic.Bool)
-			srv := httptest.NewServer(liar(lying, api.New(c, api.Config{})))
+			srv := httptest.NewServer(liar(lying, api.New(c, api.Config{History: c.History()})))
 			e.Defer(srv.Close)
 			e.Setenv("COFFER_API", srv.URL)
 			for i := range 4 { // each member's directory, with the socket of its node
@@ -59,9 +62,34 @@ func TestScripts(t *testing.T) {
 				account := regexp.MustCompile(`"id":"([0-9a-f]{32})"`).FindStringSubmatch(ts.ReadFile("account.json"))
 				units, err := strconv.ParseUint(a[1], 10, 64)
 				ts.Check(err)
-				ts.Value("cluster").(*apitest.Cluster).Deposit(account[1], a[0], ledger.PurposeSupply, units)
+				c := ts.Value("cluster").(*apitest.Cluster)
+				c.Deposit(account[1], a[0], ledger.PurposeSupply, units)
+				last := ""
+				for id := range c.View().Inflows.All() {
+					last = max(last, id)
+				}
+				txid, _, _ := strings.Cut(last, ":")
+				ts.Setenv("ACCOUNT", account[1])
+				ts.Setenv("LASTTX", txid)
+			},
+			"cut-id": func(ts *testscript.TestScript, _ bool, a []string) {
+				m := regexp.MustCompile(`"` + a[1] + `":"?([0-9a-f]+)`).FindStringSubmatch(ts.ReadFile(a[0]))
+				if m == nil {
+					ts.Fatalf("no %s in %s", a[1], ts.ReadFile(a[0]))
+				}
+				ts.Setenv(a[2], m[1])
 			},
 			"settle": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("cluster").(*apitest.Cluster).Settle() },
+			"price": func(ts *testscript.TestScript, _ bool, a []string) {
+				usd, err := strconv.ParseUint(a[0], 10, 64)
+				ts.Check(err)
+				seconds, err := strconv.ParseUint(a[1], 10, 64)
+				ts.Check(err)
+				c := ts.Value("cluster").(*apitest.Cluster)
+				c.Tick(15 * time.Second)
+				c.Prices(map[string]uint64{"btc": usd, "eth": 2_500, "usdt.eth": 1})
+				c.Tick(time.Duration(seconds) * time.Second)
+			},
 			"voteall": func(ts *testscript.TestScript, _ bool, a []string) {
 				hash := regexp.MustCompile(`"hash":"([0-9a-f]{64})"`).FindStringSubmatch(ts.ReadFile(a[0]))
 				for _, dir := range []string{"n2", "n3"} {

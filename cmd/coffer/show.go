@@ -90,10 +90,17 @@ func newOutflowCmd() *cobra.Command {
 
 func whyRows(p *printer, w *client.Why) {
 	p.row("state", w.State)
-	if len(w.WaitingFor) == 0 {
+	waitingRows(p, w.WaitingFor)
+	if w.Next != nil {
+		p.row("next", fmt.Sprintf("%s at %s", w.Next.What, w.Next.At.Format(time.RFC3339)))
+	}
+}
+
+func waitingRows(p *printer, list []client.Waiting) {
+	if len(list) == 0 {
 		p.row("waits for", "nothing")
 	}
-	for _, x := range w.WaitingFor {
+	for _, x := range list {
 		what := x.What
 		if x.Peer != "" {
 			what += " of " + x.Peer
@@ -105,9 +112,6 @@ func whyRows(p *printer, w *client.Why) {
 			what += ", needs " + x.Need
 		}
 		p.row("waits for", what)
-	}
-	if w.Next != nil {
-		p.row("next", fmt.Sprintf("%s at %s", w.Next.What, w.Next.At.Format(time.RFC3339)))
 	}
 }
 
@@ -139,16 +143,23 @@ func (s *session) showOutflow(o *client.OutflowDetail) error {
 }
 
 func newRequestCmd() *cobra.Command {
+	var why bool
 	var account string
 	var wait time.Duration
 	cmd := clientCmd(&cobra.Command{
 		Use: "request ID", Short: "What became of a signed request, by the hash of its text",
-		Example: "  coffer request 3b1f0c52d1e14c0f5f7a0f6bb5d2f7f3c0a1b2c3d4e5f60718293a4b5c6d7e8f\n  coffer request 3b1f0c52d1e14c0f5f7a0f6bb5d2f7f3c0a1b2c3d4e5f60718293a4b5c6d7e8f --wait 20s",
+		Example: "  coffer request 3b1f0c52d1e14c0f5f7a0f6bb5d2f7f3c0a1b2c3d4e5f60718293a4b5c6d7e8f\n  coffer request 3b1f0c52d1e14c0f5f7a0f6bb5d2f7f3c0a1b2c3d4e5f60718293a4b5c6d7e8f --wait 20s\n  coffer request 3b1f0c52d1e14c0f5f7a0f6bb5d2f7f3c0a1b2c3d4e5f60718293a4b5c6d7e8f --why",
 		Args:    args(cobra.ExactArgs(1)),
 	}, false, func(ctx context.Context, s *session, a []string) error {
 		c, err := s.client(nil)
 		if err != nil {
 			return err
+		}
+		if why && wait > 0 {
+			return usagef("--why and --wait: want one of them")
+		}
+		if why {
+			return s.requestWhy(ctx, c, a[0], account)
 		}
 		r, err := c.Request(ctx, a[0], account, wait)
 		if err != nil {
@@ -156,6 +167,7 @@ func newRequestCmd() *cobra.Command {
 		}
 		return s.showRequest(r)
 	})
+	cmd.Flags().BoolVar(&why, "why", false, "say why it came to that, and what would have been accepted")
 	cmd.Flags().StringVar(&account, "account", "", "whose request it is, where the node has not seen it since its start")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for it to be applied, up to 30s")
 	return cmd

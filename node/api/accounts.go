@@ -193,7 +193,7 @@ func (v view) inflow(f ledger.Inflow) client.Inflow {
 		ID: f.ID, Chain: f.Chain, Asset: f.Asset, Purpose: purposeWord(f.Purpose), Address: f.Address,
 		Amount: f.Amount.String(), Height: f.Height, State: st.name, Status: st.status,
 		Confirmations: v.confirmations(f.Chain, f.Height), Required: v.Genesis.InflowDepth(f.Chain, total),
-		Reason: f.Reason, Sweep: f.Outflow, Counted: at(f.Millis),
+		Reason: f.Reason, Shortfall: v.shortfall(f), Sweep: f.Outflow, Counted: at(f.Millis),
 	}
 }
 

@@ -71,8 +71,8 @@ var statuses = map[ledger.Code]int{
 	ledger.Timelock:            http.StatusUnprocessableEntity,
 }
 
-// The API's own words. UNKNOWN_REQUEST, UNKNOWN_CERTIFICATE and UNKNOWN_PATH are
-// further members of UNKNOWN_*; INTERNAL is what nobody foresaw. UNAVAILABLE is
+// The API's own words. UNKNOWN_REQUEST, UNKNOWN_INFLOW, UNKNOWN_LIQUIDATION,
+// UNKNOWN_CERTIFICATE and UNKNOWN_PATH are further members of UNKNOWN_*; INTERNAL is what nobody foresaw. UNAVAILABLE is
 // neither load nor time: this node's own history cannot be read.
 const (
 	noLeader           ledger.Code = "NO_LEADER"
@@ -81,6 +81,8 @@ const (
 	unavailable        ledger.Code = "UNAVAILABLE"
 	internal           ledger.Code = "INTERNAL"
 	unknownRequest     ledger.Code = "UNKNOWN_REQUEST"
+	unknownInflow      ledger.Code = "UNKNOWN_INFLOW"
+	unknownLiquidation ledger.Code = "UNKNOWN_LIQUIDATION"
 	unknownCertificate ledger.Code = "UNKNOWN_CERTIFICATE"
 	unknownPath        ledger.Code = "UNKNOWN_PATH"
 )
@@ -148,6 +150,8 @@ var advice = map[ledger.Code]string{
 	unavailable:        "this node's own history cannot be read now: ask another node; the ledger is not affected",
 	internal:           "this node failed; its log has the cause under this request id",
 	unknownRequest:     "not known here: name its account, or post it again",
+	unknownInflow:      "no deposit by this id is attested or remembered here: name its account to see what this node alone saw",
+	unknownLiquidation: "no liquidation at this LogIndex is remembered here: ids are LogIndexes, and another node may remember more",
 	unknownCertificate: "no certificate at or above this LogIndex yet",
 	unknownPath:        "no such path: see /openapi.json",
 }
@@ -159,7 +163,7 @@ func statusOf(c ledger.Code) int {
 	switch c {
 	case noLeader, timeout, overloaded, unavailable:
 		return http.StatusServiceUnavailable
-	case unknownRequest, unknownCertificate, unknownPath:
+	case unknownRequest, unknownInflow, unknownLiquidation, unknownCertificate, unknownPath:
 		return http.StatusNotFound
 	}
 	return http.StatusInternalServerError

@@ -10,6 +10,9 @@ import (
 
 func (s *server) liquidations(api huma.API) {
 	route(s, api, "get-liquidations", "/v1/liquidations", "Accounts below health factor 1, by account id", s.atRisk)
+	route(s, api, "get-past-liquidations", "/v1/liquidations/past", "Liquidations that were done, newest first", s.pastLiquidations)
+	route(s, api, "get-liquidation", "/v1/liquidations/{id}", "A liquidation: who repaid what, what was seized, health before and after", s.liquidation)
+	route(s, api, "explain-liquidation", "/v1/liquidations/{id}/explain", "A liquidation computed again from its record, number by number", s.explainLiquidation)
 }
 
 type atRiskInput struct {

@@ -65,6 +65,7 @@ func New(b Backend, cfg Config) http.Handler {
 	s, mux, api := build(b, cfg, "Coffer")
 	s.requests(api)
 	s.accounts(api)
+	s.whys(api)
 	s.outflows(api)
 	s.markets(api)
 	s.liquidations(api)

@@ -272,6 +272,7 @@ type Inflow struct {
 	Confirmations uint64    `json:"confirmations"`
 	Required      uint64    `json:"requiredConfirmations"`
 	Reason        string    `json:"reason,omitempty" doc:"why it is in suspense"`
+	Shortfall     *Short    `json:"shortfall,omitempty" doc:"where it is too small to count"`
 	Sweep         uint64    `json:"sweep,omitempty" doc:"outflow that carries it to the hot address"`
 	Counted       time.Time `json:"counted"`
 }
