@@ -166,6 +166,8 @@ func TestLostCoins(t *testing.T) {
 		"eip155:0x0000000000000000000000000000000000000000", "eip155:0x0000000000000000000000000000000000000001",
 		"eip155:0x0000000000000000000000000000000000000100", "eip155:0x000000000000000000000000000000000000dEaD",
 		"bip122:1111111111111111111114oLvT2", "bip122:bc1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq9e75rs",
+		"bip122:bc1pam775nxmvam4pfpqlm5q06k0y84e3x9w0xuhdpmxuna2qj3dfg6qnzh0s2", // x of no point: BIP 340, vector 5
+		"bip122:bc1pllllllllllllllllllllllllllllllllllllllllllllallllscqlhrddu", // x beyond the field: vector 14
 	}, burnt[:]...)
 	for _, s := range list {
 		namespace, addr, _ := strings.Cut(s, ":")
@@ -175,6 +177,27 @@ func TestLostCoins(t *testing.T) {
 		}
 		if a.CheckPayout() == nil {
 			t.Errorf("%s: paid", s)
+		}
+	}
+}
+
+// Witness programs that no wallet can spend today, or anybody can, are paid by
+// nobody: only version 0 of 20 and 32 bytes, and version 1 of 32 (BIP 141, 341).
+func TestWitnessPrograms(t *testing.T) {
+	for addr, paid := range map[string]bool{
+		"bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0":             true, // BIP 350
+		"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4":                                 true,
+		"bc1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qccfmv3":             true,
+		"bc1qw508d6qejxtdg4y5r3zarvaryvjsqfh9":                                       false, // version 0 of 16 bytes
+		"bc1pw508d6qejxtdg4y5r3zarvary0c5xw7kj9wkru":                                 false, // version 1 of 20
+		"bc1pw508d6qejxtdg4y5r3zarvary0c5xw7kw508d6qejxtdg4y5r3zarvary0c5xw7kt5nd6y": false, // version 1 of 40
+		"bc1pfeessrawgf": false, // version 1 of 2: anyone spends it
+		"bc1z0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vq2tdauy": false, // version 2
+		"bc1sw50qgdz25j": false, // version 16
+	} {
+		err := CAIP10{NamespaceBitcoin, "000000000019d6689c085ae165831e93", addr}.CheckPayout()
+		if (err == nil) != paid {
+			t.Errorf("%s: %v, paid %v", addr, err, paid)
 		}
 	}
 }

@@ -127,6 +127,16 @@ func programOf(script []byte) (program, bool) {
 	return p, bytes.Equal(p.script(), script)
 }
 
+// unspendable: an output key that is no point of the curve. Nobody can sign for
+// it, and BIP 341 makes every spend of it fail; wallets pay to it all the same.
+func (p program) unspendable() bool {
+	if p.kind != kindP2TR {
+		return false
+	}
+	_, err := secp256k1.ParsePubKey(append([]byte{secp256k1.PubKeyFormatCompressedEven}, p.hash...))
+	return err != nil
+}
+
 func (n bitcoinNetwork) encode(p program) (string, error) {
 	switch p.kind {
 	case kindP2PKH:

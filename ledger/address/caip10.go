@@ -149,7 +149,7 @@ func (a CAIP10) CheckPayout() error {
 	case NamespaceBitcoin:
 		script, err := ScriptOf(a.Network(), a.Address)
 		p, ok := programOf(script)
-		lost = lost || err != nil || !ok || allZero(p.hash)
+		lost = lost || err != nil || !ok || allZero(p.hash) || p.unspendable()
 	}
 	if lost {
 		return fmt.Errorf("%w: coins sent to %s are lost", ErrAddress, a)
