@@ -376,7 +376,7 @@ func newAccountLoading(t *Accounts) *accountLoading {
 func (l *accountLoading) add(list []packedRow) error {
 	for _, r := range list {
 		key := string(r.Key)
-		if len(key) < 2 || len(key) > maxKeyBytes || key <= l.last || accountKey(keyAccount(key)) != key {
+		if !isAccountKey(key) || key <= l.last {
 			return fmt.Errorf("account %x after %x: %w", key, l.last, errPacked)
 		}
 		a, err := unpackAccount(string(r.Packed))

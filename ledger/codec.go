@@ -22,17 +22,23 @@ var (
 		NilContainers: cbor.NilContainerAsEmpty,
 		TagsMd:        cbor.TagsForbidden,
 	}.EncMode())
-	decMode = must(cbor.DecOptions{
+	decMode   = decoder(1 << 24) // a snapshot section of the stated 10⁷ accounts
+	chunkMode = decoder(chunkRows)
+)
+
+// decoder refuses arrays of more elements before it takes room for them.
+func decoder(elements int) cbor.DecMode {
+	return must(cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		IndefLength:       cbor.IndefLengthForbidden,
 		TagsMd:            cbor.TagsForbidden,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 		UTF8:              cbor.UTF8RejectInvalid,
 		MaxNestedLevels:   16,
-		MaxArrayElements:  1 << 24, // a snapshot section of the stated 10⁷ accounts
+		MaxArrayElements:  elements,
 		MaxMapPairs:       1 << 10,
 	}.DecMode())
-)
+}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -56,8 +62,10 @@ func Marshal(v any) []byte {
 
 // Unmarshal decodes b into v and refuses bytes that Marshal(v) would not give:
 // unknown fields, doubled keys, other lengths, trailing bytes.
-func Unmarshal(b []byte, v any) error {
-	if err := decMode.Unmarshal(b, v); err != nil {
+func Unmarshal(b []byte, v any) error { return unmarshal(decMode, b, v) }
+
+func unmarshal(mode cbor.DecMode, b []byte, v any) error {
+	if err := mode.Unmarshal(b, v); err != nil {
 		return err
 	}
 	if !bytes.Equal(b, Marshal(v)) {

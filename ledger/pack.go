@@ -194,13 +194,26 @@ func packList[T any](p *packing, list *[]T, element func(*T)) {
 		p.fail()
 		return
 	}
-	if !p.writing && n > 0 {
-		*list = make([]T, n)
+	if p.writing {
+		for i := range *list {
+			element(&(*list)[i])
+		}
+		return
 	}
-	for i := range *list {
-		element(&(*list)[i])
+	if n > 0 {
+		*list = make([]T, 0, min(n, maxPromised))
+	}
+	for range n {
+		var e T
+		if element(&e); p.bad {
+			return
+		}
+		*list = append(*list, e)
 	}
 }
+
+// maxPromised is for how many elements room is taken before they are read.
+const maxPromised = 64
 
 // fail ends the reading: whatever is asked for now is empty.
 func (p *packing) fail() { p.bad, p.in = true, "" }
@@ -236,6 +249,17 @@ func nibble(c byte) byte {
 		return c - 'a' + 10
 	}
 	return 0xff
+}
+
+// isAccountKey reports whether key is what accountKey gives for some id.
+func isAccountKey(key string) bool {
+	switch {
+	case len(key) < 2 || len(key) > maxKeyBytes:
+		return false
+	case key[:1] == keyOfHex:
+		return len(key) == 1+16
+	}
+	return key[:1] == keyOfText && accountKey(key[1:]) == key
 }
 
 func keyAccount(key string) AccountID {

@@ -8,14 +8,17 @@ import (
 )
 
 // A state as a stream: frames of a length and CBOR. The first is the state
-// without its accounts, each later one chunkRows accounts or what is left of
-// them, and a length of 0 ends it. Equal states are equal bytes, and neither
-// side holds all accounts a second time.
+// without its accounts, each later one accounts until they are chunkRows or
+// chunkBytes or all, and a length of 0 ends it. Equal states are equal bytes, and
+// neither side holds all accounts a second time.
 
 const (
 	chunkRows = 1024
-	// maxChunk is far above 1024 accounts that keep 16 answers each.
-	maxChunk = 8 << 20
+	// chunkBytes of packed accounts end a frame, so that no frame is above
+	// maxChunk however much accounts hold: a largest one has 16 controllers and
+	// answers, a position and a note in each pool, 32 deposits: some 10 kB.
+	chunkBytes = 1 << 20
+	maxChunk   = 4 << 20
 	// maxFrame bounds what is read as everything but accounts.
 	maxFrame = 1 << 30
 )
@@ -27,13 +30,14 @@ func (s *State) Encode(w io.Writer) error {
 	if err := writeFrame(w, Marshal(&rest)); err != nil {
 		return err
 	}
-	chunk := make([]packedRow, 0, chunkRows)
+	chunk, size := make([]packedRow, 0, chunkRows), 0
 	for r := range s.Accounts.packedRows() {
-		if chunk = append(chunk, r); len(chunk) == chunkRows {
+		chunk, size = append(chunk, r), size+len(r.Packed)
+		if fullChunk(len(chunk), size) {
 			if err := writeFrame(w, Marshal(chunk)); err != nil {
 				return err
 			}
-			chunk = chunk[:0]
+			chunk, size = chunk[:0], 0
 		}
 	}
 	if len(chunk) > 0 {
@@ -44,10 +48,21 @@ func (s *State) Encode(w io.Writer) error {
 	return writeFrame(w, nil)
 }
 
+// fullChunk says that a frame of so many accounts, packed in so many bytes, ends.
+func fullChunk(rows, bytes int) bool { return rows == chunkRows || bytes >= chunkBytes }
+
 // ReadState reads what Encode wrote, and no byte further. It refuses what is
 // not the one form of a state that hangs together.
-func ReadState(r io.Reader) (*State, error) {
-	s, err := readState(r)
+//
+// A snapshot may be a traitor's. What checking it stumbles over is therefore a
+// refusal, not the end of the process.
+func ReadState(r io.Reader) (s *State, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s, err = nil, fmt.Errorf("read state: %w: %v", errState, p)
+		}
+	}()
+	s, err = readState(r)
 	if err == nil {
 		err = s.admit()
 	}
@@ -56,6 +71,8 @@ func ReadState(r io.Reader) (*State, error) {
 	}
 	return s, nil
 }
+
+var errState = errors.New("a state that hangs together nowhere")
 
 func readState(r io.Reader) (*State, error) {
 	b, err := readFrame(r, maxFrame)
@@ -80,13 +97,20 @@ func readState(r io.Reader) (*State, error) {
 			return s, nil
 		}
 		var chunk []packedRow
-		if err := Unmarshal(b, &chunk); err != nil {
+		if err := unmarshal(chunkMode, b, &chunk); err != nil {
 			return nil, err
 		}
-		if last || len(chunk) == 0 || len(chunk) > chunkRows {
+		size := 0
+		for i, r := range chunk {
+			if fullChunk(i, size) {
+				return nil, fmt.Errorf("%w: a frame goes on after %d accounts of %d bytes", ErrNotCanonical, i, size)
+			}
+			size += len(r.Packed)
+		}
+		if last || len(chunk) == 0 {
 			return nil, fmt.Errorf("%w: a frame of %d accounts", ErrNotCanonical, len(chunk))
 		}
-		last = len(chunk) < chunkRows
+		last = !fullChunk(len(chunk), size)
 		if err := l.add(chunk); err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"cmp"
+	"fmt"
 	"iter"
 
 	"github.com/fxamacker/cbor/v2"
@@ -137,26 +138,63 @@ type row[K cmp.Ordered, V any] struct {
 
 // MarshalCBOR writes the rows in ascending order, so equal tables are equal bytes.
 func (t table[K, V]) MarshalCBOR() ([]byte, error) {
-	list := make([]row[K, V], 0, t.len())
+	list := make([]row[K, *V], 0, t.len())
 	for k, p := range t.rows() {
-		list = append(list, row[K, V]{K: k, V: *p})
+		list = append(list, row[K, *V]{K: k, V: p})
 	}
 	return encMode.Marshal(list)
 }
 
 // UnmarshalCBOR reads what MarshalCBOR wrote. Unmarshal of the whole compares
 // bytes afterwards, which catches rows in another order or doubled.
+//
+// Row by row: a list is many times larger than the bytes that a stranger needs
+// to promise one.
 func (t *table[K, V]) UnmarshalCBOR(b []byte) error {
-	var list []row[K, V]
-	if err := decMode.Unmarshal(b, &list); err != nil {
+	n, b, err := arrayOf(b)
+	if err != nil {
 		return err
 	}
 	*t = table[K, V]{m: btree.NewMap[K, *V](nodeDegree)}
-	for _, r := range list {
-		v := r.V
-		t.m.Load(r.K, &v)
+	for range n {
+		var r row[K, *V]
+		if b, err = decMode.UnmarshalFirst(b, &r); err != nil {
+			return err
+		}
+		if r.V == nil {
+			return ErrNotCanonical
+		}
+		t.m.Load(r.K, r.V)
+	}
+	if len(b) > 0 {
+		return ErrNotCanonical
 	}
 	return nil
+}
+
+// arrayOf reads the head of a CBOR array, in its shortest form.
+func arrayOf(b []byte) (elements uint64, rest []byte, err error) {
+	const array = 4 << 5
+	if len(b) == 0 || b[0]>>5 != array>>5 {
+		return 0, nil, fmt.Errorf("a table: %w", ErrNotCanonical)
+	}
+	short, size := uint64(b[0]&31), 0
+	switch short {
+	default:
+		if short > 23 {
+			return 0, nil, fmt.Errorf("a table: %w", ErrNotCanonical)
+		}
+		return short, b[1:], nil
+	case 24, 25, 26, 27:
+		size = 1 << (short - 24)
+	}
+	if len(b) < 1+size {
+		return 0, nil, fmt.Errorf("a table: %w", ErrNotCanonical)
+	}
+	for _, x := range b[1 : 1+size] {
+		elements = elements<<8 | uint64(x)
+	}
+	return elements, b[1+size:], nil
 }
 
 var (
