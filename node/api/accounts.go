@@ -15,6 +15,7 @@ func (s *server) accounts(api huma.API) {
 	route(s, api, "get-account", "/v1/accounts/{id}", "An account: controllers, next nonce, positions, health, addresses", s.account)
 	route(s, api, "get-inflows", "/v1/accounts/{id}/inflows", "An account's deposits, newest first", s.inflows)
 	route(s, api, "get-account-outflows", "/v1/accounts/{id}/outflows", "An account's payouts, newest first", s.accountOutflows)
+	route(s, api, "get-activities", "/v1/accounts/{id}/activities", "What an account did and what was done to it: how far each came, newest first", s.activities)
 }
 
 type accountInput struct {
@@ -188,6 +189,9 @@ func (v view) inflow(f ledger.Inflow) client.Inflow {
 	if f.State == ledger.InflowCredited && f.Outflow != 0 {
 		st.status = completed // credited, and swept into the hot address
 	}
+	if f.State == ledger.InflowSuspense && !v.suspended(f) {
+		st.status = completed // claimed since
+	}
 	total, _ := f.Amount.Uint64()
 	return client.Inflow{
 		ID: f.ID, Chain: f.Chain, Asset: f.Asset, Purpose: purposeWord(f.Purpose), Address: f.Address,
@@ -195,6 +199,14 @@ func (v view) inflow(f ledger.Inflow) client.Inflow {
 		Confirmations: v.confirmations(f.Chain, f.Height), Required: v.Genesis.InflowDepth(f.Chain, total),
 		Reason: f.Reason, Shortfall: v.shortfall(f), Sweep: f.Outflow, Counted: at(f.Millis),
 	}
+}
+
+// suspended reports whether what f brought may still be claimed. Claims take all
+// of an asset, so nothing there means that it was; something may be a later
+// deposit's.
+func (v view) suspended(f ledger.Inflow) bool {
+	s, ok := v.Suspense.Get(f.Account + "/" + f.Asset)
+	return ok && !s.Amount.IsZero()
 }
 
 // confirmations of a block at height, the block itself counted.

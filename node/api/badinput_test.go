@@ -255,4 +255,11 @@ func TestSmallDepositIsClaimed(t *testing.T) {
 	if p := bitcoin(); p.Suspense != nil {
 		t.Errorf("claimed and still in suspense: %+v", p.Suspense)
 	}
+	in, err := w.client.Inflows(w.ctx, id)
+	if err != nil || in.Inflows[0].Amount != "9999" || in.Inflows[0].Status != "completed" || in.Inflows[0].Shortfall != nil {
+		t.Errorf("claimed and still to be claimed: %+v %v", in, err)
+	}
+	if y, err := w.client.InflowWhy(w.ctx, in.Inflows[0].ID, ""); err != nil || len(y.WaitingFor) != 0 || y.Shortfall != nil {
+		t.Errorf("claimed and still waiting: %+v %v", y, err)
+	}
 }

@@ -271,7 +271,7 @@ func (v view) shortfall(f ledger.Inflow) *client.Short {
 	switch {
 	case f.State == ledger.InflowSmall:
 		least = fixed.New(v.Params.MinCoin)
-	case f.State == ledger.InflowSuspense && ledger.Code(f.Reason) == ledger.BelowMin:
+	case f.State == ledger.InflowSuspense && ledger.Code(f.Reason) == ledger.BelowMin && v.suspended(f):
 		p, _ := v.Pools.Get(f.Asset)
 		least = p.Param.MinSupply
 	case f.State == ledger.InflowWaiting: // swept when all of it is worth some times its sweep
@@ -328,6 +328,9 @@ func (s *server) inflowWhy(ctx context.Context, v view, in *inflowInput) (*clien
 			wait("confirmations", strconv.FormatUint(f.Confirmations, 10), strconv.FormatUint(c.Final, 10))
 		}
 	case ledger.InflowSuspense:
+		if out.Detail = "it was in suspense, and is claimed"; !v.suspended(f.f) {
+			break
+		}
 		out.Detail = "it is in suspense and can be claimed; it could not be credited: " + advice[ledger.Code(f.Reason)]
 		wait("claim", f.Reason, "a Claim of "+f.Asset)
 	case ledger.InflowSmall:

@@ -242,6 +242,16 @@ func (c *Client) Search(ctx context.Context, q string) (*Finds, error) {
 	return &f, err
 }
 
+// Activities reads a page of what an account did; cursor "" is the newest.
+func (c *Client) Activities(ctx context.Context, account, cursor string, limit int) (*Activities, error) {
+	q := url.Values{"limit": {strconv.Itoa(limit)}}
+	if cursor != "" {
+		q.Set("cursor", cursor)
+	}
+	out := new(Activities)
+	return out, c.Get(ctx, "/v1/accounts/"+url.PathEscape(account)+"/activities", q, out)
+}
+
 // Outflows reads the newest payouts of an account.
 func (c *Client) Outflows(ctx context.Context, account string) (*Outflows, error) {
 	return get[Outflows](ctx, c, "/v1/accounts/"+url.PathEscape(account)+"/outflows")

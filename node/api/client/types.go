@@ -748,3 +748,36 @@ type Probe struct {
 	OK     bool     `json:"ok"`
 	Reason []string `json:"reason,omitempty"`
 }
+
+// Activities is a page of what an account did and what was done to it, newest
+// first.
+type Activities struct {
+	Meta
+	Since      uint64     `json:"since" doc:"from this LogIndex on nothing is missing; of what is older, deposits and payouts are shown as far as the ledger keeps them, and the rest is in the history. 0: this node's memory cannot be read now"`
+	Activities []Activity `json:"activities"`
+	Next       string     `json:"next,omitempty" doc:"cursor of the next page"`
+	Local      []Activity `json:"local,omitempty" doc:"deposits that this node alone saw; first page"`
+}
+
+// Activity is one operation with the word for how far it came.
+type Activity struct {
+	ID            string    `json:"id" doc:"stable name: its kind of thing and that one's id" example:"outflow:17"`
+	Kind          string    `json:"kind" enum:"supply,repay,borrow,withdraw,claim,repay-from-supply,liquidated,liquidates,loan,other"`
+	Status        string    `json:"status" enum:"action_required,processing,confirming,active,completed,failed,expired" doc:"status word"`
+	State         string    `json:"state,omitempty" doc:"of the ledger's state machine, where it has one"`
+	Time          time.Time `json:"time" doc:"when it began"`
+	LogIndex      uint64    `json:"logIndex,omitempty" doc:"that did it, where it was done at once"`
+	Pool          string    `json:"pool,omitempty"`
+	Symbol        string    `json:"symbol,omitempty"`
+	Decimals      uint8     `json:"decimals,omitempty"`
+	Amount        string    `json:"amount" doc:"base units"`
+	Confirmations uint64    `json:"confirmations"`
+	Required      uint64    `json:"requiredConfirmations" doc:"0: nothing on a chain"`
+	Shortfall     *Short    `json:"shortfall,omitempty" doc:"what is missing where it is too small"`
+	Reason        string    `json:"reason,omitempty" doc:"code that keeps it from going on"`
+	Detail        string    `json:"detail,omitempty" doc:"what to do, where something is to be done"`
+	Inflow        string    `json:"inflow,omitempty"`
+	Outflow       uint64    `json:"outflow,omitempty"`
+	Liquidation   uint64    `json:"liquidation,omitempty"`
+	TxID          string    `json:"txid,omitempty"`
+}
