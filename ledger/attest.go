@@ -67,6 +67,8 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).float)
 	case KindGaveUp:
 		return handle(x, a, (*execution).gaveUp)
+	case KindFeeAbsurd:
+		return handle(x, a, (*execution).feeAbsurd)
 	case KindShareReady:
 		return handle(x, a, (*execution).shareReady)
 	case KindTestSig:

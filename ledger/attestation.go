@@ -33,17 +33,17 @@ type CoSignature struct {
 type Kind uint8
 
 const (
-	KindClock   Kind = 1  // Clock: a rank of all seats
-	KindPrice   Kind = 2  // []PriceReport: median
-	KindFee     Kind = 3  // []FeeReport: median
-	KindHeight  Kind = 4  // HeightReport: fact, FactQuorum
-	KindInflow  Kind = 5  // InflowFact: fact, Q
-	KindSpent   Kind = 6  // SpentFact: fact, Q
-	KindUnmined Kind = 7  // UnminedFact: fact, Q
-	KindFinal   Kind = 8  // FinalFact: fact, Q
-	KindFloat   Kind = 9  // FloatFact: fact, Q
-	KindGaveUp  Kind = 10 // GaveUp: f+1
-	// 11 is FeeAbsurd of spec signing §2.1, which comes with fee replacement.
+	KindClock      Kind = 1  // Clock: a rank of all seats
+	KindPrice      Kind = 2  // []PriceReport: median
+	KindFee        Kind = 3  // []FeeReport: median
+	KindHeight     Kind = 4  // HeightReport: fact, FactQuorum
+	KindInflow     Kind = 5  // InflowFact: fact, Q
+	KindSpent      Kind = 6  // SpentFact: fact, Q
+	KindUnmined    Kind = 7  // UnminedFact: fact, Q
+	KindFinal      Kind = 8  // FinalFact: fact, Q
+	KindFloat      Kind = 9  // FloatFact: fact, Q
+	KindGaveUp     Kind = 10 // GaveUp: f+1
+	KindFeeAbsurd  Kind = 11 // FeeAbsurd: f+1
 	KindShareReady Kind = 12 // ShareReady: every member of the new epoch
 	KindTestSig    Kind = 13 // TestSig: every member of the new epoch
 	KindFlip       Kind = 14 // Certificate: itself
@@ -176,6 +176,13 @@ type GaveUp struct {
 	Batch   uint64     `cbor:"1,keyasint"`
 	Attempt uint64     `cbor:"2,keyasint"`
 	Blamed  []MemberID `cbor:"3,keyasint"` // sorted; a hint, never proof
+}
+
+// FeeAbsurd says that a member's own estimate is more than threefold away from
+// what a transaction pays.
+type FeeAbsurd struct {
+	Batch uint64 `cbor:"1,keyasint"`
+	Body  uint64 `cbor:"2,keyasint"` // which of the batch's transactions
 }
 
 // ShareReady says that a member has staged its KeyShare, read it back and

@@ -63,7 +63,15 @@ func (s *State) Check() error {
 			return fmt.Errorf("batch %d: %w", id, err)
 		}
 	}
+	for id, o := range s.Outflows.all() {
+		if k := s.Coins.at(o.Heir); o.Heir != "" && (o.State != Queued || k.State != CoinHeir || k.Heir != id) {
+			return fmt.Errorf("outflow %d: %s, its heir %s is of %d in state %d", id, o.State, o.Heir, k.Heir, k.State)
+		}
+	}
 	for p, c := range s.Coins.all() {
+		if (c.State == CoinHeir) != (c.Heir != 0) || c.Heir != 0 && s.Outflows.at(c.Heir).Heir != p {
+			return fmt.Errorf("coin %s: state %d, heir of outflow %d", p, c.State, c.Heir)
+		}
 		if (c.State == CoinFrozen) != (c.Batch != 0) {
 			return fmt.Errorf("coin %s: state %d, batch %d", p, c.State, c.Batch)
 		}
@@ -83,9 +91,15 @@ func (s *State) held(b Batch) bool {
 // checkAttempts: every transaction of a batch consumes its anchor, and inputs
 // cover outputs and fee exactly.
 func (s *State) checkAttempts(b Batch) error {
-	for _, a := range b.Attempts {
+	for i, a := range b.Attempts {
+		if i > 0 && (a.Body != b.Attempts[i-1].Body+1 || a.K <= b.Attempts[i-1].K || b.Attempts[i-1].Cancels() && !a.Cancels()) {
+			return fmt.Errorf("attempt %d with transaction %d follows %d with %d", a.K, a.Body, b.Attempts[i-1].K, b.Attempts[i-1].Body)
+		}
 		switch {
 		case a.Bitcoin != nil:
+			if i > 0 && !a.Cancels() && !slices.Equal(a.Bitcoin.payments(), b.Attempts[0].Bitcoin.payments()) {
+				return fmt.Errorf("attempt %d does not pay what the first did", a.K)
+			}
 			var in, out uint64
 			anchored := false
 			for _, i := range a.Bitcoin.Inputs {
@@ -99,6 +113,9 @@ func (s *State) checkAttempts(b Batch) error {
 				return fmt.Errorf("attempt %d: anchored %v, in %d, out %d, fee %d", a.K, anchored, in, out, a.Bitcoin.Fee)
 			}
 		case a.Ethereum != nil:
+			if first := b.Attempts[0].Ethereum; !a.Cancels() && (a.Ethereum.To != first.To || a.Ethereum.Value != first.Value || string(a.Ethereum.Data) != string(first.Data)) {
+				return fmt.Errorf("attempt %d does not pay what the first did", a.K)
+			}
 			if EthereumAnchor(a.Ethereum.From, a.Ethereum.Sequence) != b.Anchor {
 				return fmt.Errorf("attempt %d does not consume %s", a.K, b.Anchor)
 			}

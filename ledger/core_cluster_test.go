@@ -37,6 +37,7 @@ type cluster struct {
 	seq     uint64
 	last    Result
 	log     [][]byte // every command so far, refused ones too
+	emitted []Event  // by all of them
 	broken  bool     // books are broken on purpose: no Check after each command
 }
 
@@ -135,6 +136,7 @@ func (c *cluster) raw(b []byte) Code {
 	c.t.Helper()
 	c.last = c.s.Execute(b)
 	c.log = append(c.log, b)
+	c.emitted = append(c.emitted, c.last.Events...)
 	if !c.broken {
 		if err := c.s.Check(); err != nil {
 			c.t.Fatalf("after %s at height %d: %v", c.last.Code, c.s.Height, err)

@@ -256,7 +256,7 @@ func TestGatesAtEveryPlan(t *testing.T) {
 	if a := c.s.Accounts.at(id); a.Outflows != 0 || n("1000000").Less(a.position("usdt.eth").Debt) {
 		t.Errorf("account %+v", a)
 	}
-	// Fails after a plan: never signed again, and never given back without proof.
+	// Fails after a plan: cancelled on the chain, and not given back without proof.
 	set("5000000000000")
 	second := ask("30000000000")
 	c.tick(1000)
@@ -270,14 +270,15 @@ func TestGatesAtEveryPlan(t *testing.T) {
 		c.s.Prices.put(a, p)
 	}
 	c.tick(1000)
-	if got := c.s.Batches.at(b.ID); got.Newest().K != 0 || c.s.Outflows.at(second).State != Planned {
-		t.Errorf("attempt %d, outflow %s", got.Newest().K, c.s.Outflows.at(second).State)
+	b = c.s.Batches.at(b.ID)
+	if a := b.Newest(); a.Kind != AttemptCancel || !a.Cancels() || a.Ethereum.Sequence != b.Attempts[0].Ethereum.Sequence || c.s.Outflows.at(second).State != Cancelling {
+		t.Fatalf("attempt %+v, outflow %s", a, c.s.Outflows.at(second).State)
+	}
+	c.all(KindFinal, c.finalFact(b, OutcomeSelf))
+	if got := c.s.Outflows.at(second); got.State != Refunded || got.Binding != 0 {
+		t.Errorf("with the cancel final it is %+v", got)
 	}
 	set("5000000000000")
-	c.tick(1000)
-	if got := c.s.Batches.at(b.ID); got.Newest().K != 1 {
-		t.Errorf("with the gates open again it is at attempt %d", got.Newest().K)
-	}
 	// A paused pool stops the plan and refunds nothing.
 	third := ask("20000000")
 	pool := c.s.Pools.at("usdt.eth")

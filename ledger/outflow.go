@@ -51,7 +51,7 @@ func (s OutflowState) String() string {
 var outflowArrows = map[OutflowState][]OutflowState{
 	Queued:       {Planned, Refunded, Hold},
 	Planned:      {Mined, Cancelling, Paid, UnpaidProven, Hold},
-	Mined:        {Planned, Paid, UnpaidProven, Hold},
+	Mined:        {Planned, Cancelling, Paid, UnpaidProven, Hold},
 	Cancelling:   {Mined, Paid, UnpaidProven, Hold},
 	UnpaidProven: {Queued, Refunded, Hold},
 }
@@ -92,6 +92,7 @@ type Outflow struct {
 	From    string       `cbor:"17,keyasint"` // sweep: the swept address; else empty
 	After   uint64       `cbor:"18,keyasint"` // outflow that must be MINED before this is planned (gas before sweep)
 	Carries []string     `cbor:"19,keyasint"` // sweep: ids of the inflows it brings in
+	Heir    string       `cbor:"20,keyasint"` // Bitcoin, QUEUED again: the coin that must be its next anchor (spec: outflows §3.4)
 }
 
 // BatchKind says what its sessions make.
@@ -117,6 +118,8 @@ type Batch struct {
 	Done     bool      `cbor:"9,keyasint"`  // final, or given up for good
 	Digest   Hash      `cbor:"10,keyasint"` // BatchTest: what is signed
 	Tip      uint64    `cbor:"11,keyasint"` // attested height when the newest bytes were planned
+	Planned  uint64    `cbor:"12,keyasint"` // ledger time of that, ms
+	Stuck    uint64    `cbor:"13,keyasint"` // ledger time since when a bump would exceed the cap, ms; 0: it would not
 }
 
 // Spend is an attested spend of a batch's anchor.
@@ -132,10 +135,14 @@ type AttemptKind uint8
 const (
 	AttemptFirst   AttemptKind = 1
 	AttemptRetry   AttemptKind = 2 // same bytes, next committee
-	AttemptBump    AttemptKind = 3
-	AttemptReprice AttemptKind = 4
-	AttemptCancel  AttemptKind = 5
+	AttemptBump    AttemptKind = 3 // dearer, after the chain's cadence
+	AttemptReprice AttemptKind = 4 // at today's fee, which may be lower
+	AttemptCancel  AttemptKind = 5 // the anchor back to ourselves
 )
+
+func (k AttemptKind) String() string {
+	return [...]string{"", "first", "retry", "bump", "reprice", "cancel"}[k]
+}
 
 // Attempt is one planned transaction with those who are to sign it.
 type Attempt struct {
@@ -151,6 +158,7 @@ type Attempt struct {
 	Gave     []MemberID  `cbor:"10,keyasint"` // who attested GaveUp
 	Try      uint64      `cbor:"11,keyasint"` // KeyShare generation: (key, epoch, try)
 	Body     uint64      `cbor:"14,keyasint"` // counts distinct transactions: a retry keeps it
+	Absurd   []MemberID  `cbor:"15,keyasint"` // who finds its fee absurd, sorted
 	Bitcoin  *BitcoinTx  `cbor:"12,keyasint"`
 	Ethereum *EthereumTx `cbor:"13,keyasint"`
 }
@@ -177,6 +185,7 @@ type BitcoinOut struct {
 	Address string `cbor:"1,keyasint"`
 	Sats    uint64 `cbor:"2,keyasint"`
 	Outflow uint64 `cbor:"3,keyasint"`
+	Heir    uint64 `cbor:"4,keyasint"` // of a cancel: the outflow whose next anchor this is
 }
 
 // EthereumTx fixes an EIP-1559 transaction.

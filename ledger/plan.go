@@ -28,109 +28,168 @@ func bitcoinVSize(inputs int, scriptLens ...int) uint64 {
 	return uint64(w+3) / 4
 }
 
-// bitcoinPlan fixes the transaction that pays sats to an address: coins largest
-// first, the anchor among them with F confirmations. fee is the client's part;
-// whatever of the coins is neither paid nor fee comes back as change.
-func (s *State) bitcoinPlan(to string, gross uint64) (BitcoinTx, fixed.Int, Code) {
+// recipient is one output to plan: what it takes from the account, and where it goes.
+type recipient struct {
+	To    string
+	Gross uint64 // sats, the client's part of the fee included
+}
+
+// bitcoinPlan fixes the transaction that pays the payees: coins of the vault
+// largest first, the anchor among them with F confirmations; an heir is the
+// anchor of what it is kept for (spec: outflows B2, U2, U3). The fee is split
+// evenly over the payees, the remainder to the first; whatever of the coins is
+// neither paid nor fee comes back as change.
+func (s *State) bitcoinPlan(vault Watch, heir string, pays []recipient) (tx BitcoinTx, fees []fixed.Int, code Code) {
 	c, _ := s.Genesis.Chain(Bitcoin)
 	rate, ok := s.freshRate(Bitcoin)
-	vault, has := s.Vault(Bitcoin, address.RoleMinter)
-	if !ok || !has {
-		return BitcoinTx{}, fixed.Int{}, Halted
+	if !ok {
+		return tx, nil, Halted
 	}
 	net := must(bitcoinNetwork(c))
-	script, err := address.ScriptOf(net, to)
-	if err != nil {
-		return BitcoinTx{}, fixed.Int{}, DestinationRefused
+	lens := make([]int, 0, len(pays)+1)
+	var gross uint64
+	for _, p := range pays {
+		script, err := address.ScriptOf(net, p.To)
+		if err != nil {
+			return tx, nil, DestinationRefused
+		}
+		lens, gross = append(lens, len(script)), gross+p.Gross
 	}
-	changeScript := must(address.ScriptOf(net, vault.Address))
 	tip := s.Tips.at(Bitcoin).Height
 	anchors := func(k Coin) bool { return k.Height+c.Final-1 <= tip }
 
-	var coins []Coin
-	for _, k := range s.Coins.all() {
-		if k.State == CoinAvailable && k.Height > 0 && k.Height <= tip {
-			coins = append(coins, k)
-		}
-	}
-	slices.SortFunc(coins, func(a, b Coin) int { return cmp.Or(cmp.Compare(b.Sats, a.Sats), cmp.Compare(a.Outpoint, b.Outpoint)) })
 	var picked []Coin
 	var sum uint64
 	anchored := false
-	for _, k := range coins {
-		if sum >= gross && anchored {
+	pick := func(k Coin) { picked, sum, anchored = append(picked, k), sum+k.Sats, anchored || anchors(k) }
+	if heir != "" {
+		pick(s.Coins.at(heir))
+		anchored = true
+	}
+	spare := s.spareCoins(vault.Address)
+	for _, k := range spare {
+		if sum >= gross {
 			break
 		}
-		if sum >= gross && !anchors(k) {
-			continue // enough coins; only an anchor is missing
+		pick(k)
+	}
+	if !anchored { // enough coins; the smallest that can anchor joins them
+		for _, k := range slices.Backward(spare[len(picked):]) {
+			if anchors(k) {
+				pick(k)
+				break
+			}
 		}
-		picked, sum, anchored = append(picked, k), sum+k.Sats, anchored || anchors(k)
 	}
 	if sum < gross || !anchored {
-		return BitcoinTx{}, fixed.Int{}, NoLiquidity
+		return tx, nil, NoLiquidity
 	}
 	if len(picked) > maxInputs {
-		return BitcoinTx{}, fixed.Int{}, OutflowCap // consolidate first
+		return tx, nil, OutflowCap // consolidate first
 	}
-	i := slices.IndexFunc(picked, anchors) // largest anchor first, then ledger order
-	anchor := picked[i]
-	picked = append([]Coin{anchor}, slices.Delete(slices.Clone(picked), i, i+1)...)
+	first := 0
+	if heir == "" {
+		first = slices.IndexFunc(picked, anchors) // the largest anchor first, then ledger order
+	}
+	anchor := picked[first]
+	picked = append([]Coin{anchor}, slices.Delete(slices.Clone(picked), first, first+1)...)
 	slices.SortFunc(picked[1:], func(a, b Coin) int { return cmp.Compare(a.Outpoint, b.Outpoint) })
 
 	kvb := func(vsize uint64) uint64 { return (vsize*rate.Rate + 999) / 1000 }
 	change := sum - gross
-	fee := kvb(bitcoinVSize(len(picked), len(script), len(changeScript)))
-	drop := change < dustSats+kvb(changeSpendVB) && change <= maxNoChange
-	if change == 0 || drop {
-		fee = kvb(bitcoinVSize(len(picked), len(script)))
+	parts := uint64(0)
+	if change >= dustSats+kvb(changeSpendVB) || change > maxNoChange {
+		parts = s.changeParts(vault, change, rate.Rate, len(spare)-len(picked))
 	}
-	if fee >= gross || gross-fee < dustSats {
-		return BitcoinTx{}, fixed.Int{}, BelowMin
+	for range parts {
+		lens = append(lens, p2wpkhScriptLen)
 	}
-	tx := BitcoinTx{LockTime: tip, Rate: rate.Rate, Fee: fee, Outputs: []BitcoinOut{{Address: to, Sats: gross - fee}}}
+	fee := kvb(bitcoinVSize(len(picked), lens...))
+	n := uint64(len(pays))
+	tx = BitcoinTx{LockTime: tip, Rate: rate.Rate, Fee: fee}
+	for i, p := range pays {
+		part := fee / n
+		if i == 0 {
+			part += fee % n
+		}
+		if part >= p.Gross || p.Gross-part < dustSats {
+			return tx, nil, BelowMin
+		}
+		fees = append(fees, fixed.New(part))
+		tx.Outputs = append(tx.Outputs, BitcoinOut{Address: p.To, Sats: p.Gross - part})
+	}
 	for _, k := range picked {
 		w := s.Watched.at(Bitcoin + "/" + k.Address)
 		tx.Inputs = append(tx.Inputs, BitcoinIn{Outpoint: k.Outpoint, Sats: k.Sats, Pub: w.Pub, Path: w.Path})
 	}
-	if change > 0 && !drop {
-		tx.Outputs = append(tx.Outputs, BitcoinOut{Address: vault.Address, Sats: change})
-	} else {
+	for i := range parts {
+		out := BitcoinOut{Address: vault.Address, Sats: change / parts}
+		if i == 0 {
+			out.Sats += change % parts
+		}
+		tx.Outputs = append(tx.Outputs, out)
+	}
+	if parts == 0 {
 		tx.Fee += change
 	}
-	return tx, fixed.New(fee), OK
+	return tx, fees, OK
 }
+
+const p2wpkhScriptLen = 22
 
 func (x *execution) planBitcoin(o Outflow) Code {
-	s := x.s
-	gross, ok := o.Gross.Uint64()
+	vault, ok := x.s.Vault(Bitcoin, address.RoleMinter)
 	if !ok {
-		return Arith
+		return Halted
 	}
-	tx, fee, code := s.bitcoinPlan(o.To, gross)
-	if code != OK {
-		return code
-	}
-	if o.MaxFee.Less(fee) {
-		return FeeTooHigh // it waits, others pass it
-	}
-	tx.Outputs[0].Outflow = o.ID
-	b := x.newBatch(Bitcoin, tx.Inputs[0].Outpoint, o, fee)
-	for _, in := range tx.Inputs {
-		k := s.Coins.at(in.Outpoint)
-		k.State, k.Batch, k.Frozen = CoinFrozen, b.ID, s.Millis
-		s.Coins.put(in.Outpoint, k)
-	}
-	x.openAttempt(b, Attempt{Kind: AttemptFirst, Bitcoin: &tx})
-	return OK
+	_, code := x.planBitcoinBatch(vault, []Outflow{o})
+	return code
 }
 
-// newBatch makes the batch that pays o under an anchor, and fixes o's fee.
-func (x *execution) newBatch(chain, anchor string, o Outflow, fee fixed.Int) Batch {
+// planBitcoinBatch plans one transaction that pays the outflows, all of one vault
+// and, where they have one, of one heir. too lists those whose part of the fee is
+// more than they signed: then nothing is planned.
+func (x *execution) planBitcoinBatch(vault Watch, os []Outflow) (too []uint64, code Code) {
 	s := x.s
-	b := Batch{ID: s.NextBatch, Kind: BatchPay, Chain: chain, Key: KeyECDSA1, Outflows: []uint64{o.ID}, Anchor: anchor}
+	pays := make([]recipient, len(os))
+	for i, o := range os {
+		gross, ok := o.Gross.Uint64()
+		if !ok {
+			return nil, Arith
+		}
+		pays[i] = recipient{o.To, gross}
+	}
+	tx, fees, code := s.bitcoinPlan(vault, os[0].Heir, pays)
+	if code != OK {
+		return nil, code
+	}
+	for i, o := range os {
+		if o.MaxFee.Less(fees[i]) && o.Account != "" {
+			too = append(too, o.ID) // it waits, others pass it
+		}
+		tx.Outputs[i].Outflow = o.ID
+	}
+	if len(too) > 0 {
+		return too, FeeTooHigh
+	}
+	b := x.newBatch(Bitcoin, tx.Inputs[0].Outpoint, os, fees)
+	x.freeze(tx, b.ID)
+	x.openAttempt(b, Attempt{Kind: AttemptFirst, Bitcoin: &tx})
+	return nil, OK
+}
+
+// newBatch makes the batch that pays outflows under an anchor, and fixes their
+// fees.
+func (x *execution) newBatch(chain, anchor string, os []Outflow, fees []fixed.Int) Batch {
+	s := x.s
+	b := Batch{ID: s.NextBatch, Kind: BatchPay, Chain: chain, Key: KeyECDSA1, Anchor: anchor}
 	s.NextBatch++
-	o.Batch, o.Fee, o.Net = b.ID, fee, must(fixed.Sub(o.Gross, fee))
-	x.move(o, Planned)
+	for i, o := range os {
+		o.Batch, o.Heir, o.Fee = b.ID, "", fees[i]
+		o.Net = must(fixed.Sub(o.Gross, o.Fee))
+		x.move(o, Planned)
+		b.Outflows = append(b.Outflows, o.ID)
+	}
 	return b
 }
 
@@ -205,7 +264,7 @@ func (x *execution) planEthereum(o Outflow) Code {
 	}
 	sender.Next++
 	s.Senders.put(sender.Address, sender)
-	b := x.newBatch(Ethereum, EthereumAnchor(from.Address, tx.Sequence), o, fee)
+	b := x.newBatch(Ethereum, EthereumAnchor(from.Address, tx.Sequence), []Outflow{o}, []fixed.Int{fee})
 	x.openAttempt(b, Attempt{Kind: AttemptFirst, Ethereum: &tx})
 	return OK
 }
@@ -311,13 +370,10 @@ func (s *State) Quote(asset, to string, gross fixed.Int) (fee, suggested fixed.I
 		}
 		vsize := bitcoinVSize(1, 34, 22) // before the coins are known: one input, change, the largest payee
 		if sats, ok := gross.Uint64(); ok {
-			if tx, _, code := s.bitcoinPlan(to, sats); code == OK {
-				script := must(address.ScriptOf(must(bitcoinNetwork(c)), to))
-				lens := []int{len(script)}
-				if len(tx.Outputs) > 1 {
-					lens = append(lens, 22)
+			if vault, ok := s.Vault(Bitcoin, address.RoleMinter); ok {
+				if tx, _, code := s.bitcoinPlan(vault, "", []recipient{{to, sats}}); code == OK {
+					vsize = tx.vsize()
 				}
-				vsize = bitcoinVSize(len(tx.Inputs), lens...)
 			}
 		}
 		return fixed.New((vsize*rate.Rate + 999) / 1000), fixed.New((vsize*c.MaxRate + 999) / 1000), OK

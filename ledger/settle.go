@@ -68,6 +68,7 @@ func (x *execution) refund(o Outflow, spent fixed.Int, own bool) {
 	}
 	s.refreshRates()
 	x.move(s.Outflows.at(o.ID), Refunded)
+	x.freeHeir(o.ID)
 }
 
 // batchOf returns an open batch that facts may speak about.
@@ -154,9 +155,13 @@ func (x *execution) unmined(m MemberID, f UnminedFact) Code {
 	}
 	b.Spent = nil
 	s.Batches.put(b.ID, b)
+	again := Planned
+	if b.Newest().Cancels() {
+		again = Cancelling
+	}
 	for _, id := range b.Outflows {
 		if o := s.Outflows.at(id); o.State == Mined {
-			x.move(o, Planned)
+			x.move(o, again)
 			x.gasArrived(o, false)
 		}
 	}
@@ -186,8 +191,18 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 	if !ok {
 		return OK
 	}
-	if f.Outcome != OutcomePaid && f.Outcome != OutcomeReverted && f.Outcome != OutcomeUnclear {
-		return Malformed // no attempt of this release spends back to itself
+	switch f.Outcome {
+	case OutcomePaid, OutcomeUnclear:
+		if a.Cancels() {
+			return Malformed // it pays nobody
+		}
+	case OutcomeSelf:
+		if !a.Cancels() {
+			return Malformed
+		}
+	case OutcomeReverted:
+	default:
+		return Malformed
 	}
 	if !x.fact(m, KindFinal, f, s.Epoch().Q()) {
 		return OK
@@ -203,14 +218,29 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 	case a.Ethereum != nil:
 		x.finalEthereum(a, f)
 	}
-	for _, id := range b.Outflows {
-		x.settle(x.s.Outflows.at(id), a, f)
+	parts := split(f.Fee, len(b.Outflows))
+	for i, id := range b.Outflows {
+		x.settle(x.s.Outflows.at(id), a, f, parts[i])
 	}
 	return OK
 }
 
-// settle closes one outflow of a batch whose anchor's final spend is known.
-func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
+// split divides what a transaction cost evenly over what it paid, the remainder
+// to the first (spec: outflows W7).
+func split(v fixed.Int, n int) []fixed.Int {
+	var c fixed.Calc
+	part := c.MulDivFloor(v, fixed.New(1), fixed.New(uint64(n)))
+	parts := slices.Repeat([]fixed.Int{part}, n)
+	parts[0] = c.Add(part, c.Sub(v, c.Mul(part, fixed.New(uint64(n)))))
+	if c.Err() != nil {
+		panic(fmt.Sprintf("split %s by %d: %v", v, n, c.Err()))
+	}
+	return parts
+}
+
+// settle closes one outflow of a batch whose anchor's final spend is known. cost
+// is its part of what the chain took, native.
+func (x *execution) settle(o Outflow, a Attempt, f FinalFact, cost fixed.Int) {
 	s := x.s
 	o.TxID = f.TxID
 	s.Outflows.put(o.ID, o)
@@ -220,15 +250,19 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
 	} else {
 		o = x.move(o, UnpaidProven)
 	}
-	switch o.Kind {
-	case OutflowGas:
+	taken := fixed.Int{} // what the chain took in the outflow's own asset
+	if a.Bitcoin != nil {
+		taken = cost
+	}
+	switch {
+	case o.Kind == OutflowGas:
 		if paid != mined { // final before it was attested mined, or mined and failed
 			x.gasArrived(o, paid)
 		}
 		if !paid {
 			x.move(o, Queued)
 		}
-	case OutflowSweep:
+	case o.Kind == OutflowSweep:
 		from := s.Senders.at(o.From)
 		from.Open--
 		s.Senders.put(o.From, from)
@@ -236,30 +270,41 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact) {
 			x.move(o, Refunded)
 		}
 		x.swept(o, paid)
-	default:
-		if !paid {
-			cost, code := s.costIn(o, f.Fee)
-			if code != OK {
-				cost = o.MaxFee
-			}
-			acc := s.Accounts.at(o.Account)
-			recent := slices.DeleteFunc(slices.Clone(acc.Refused), func(r Refused) bool { return s.Millis-r.Millis >= refusedDestinationMillis })
-			acc.Refused = append(recent, Refused{To: o.To, Millis: s.Millis})
-			s.Accounts.put(acc.ID, acc)
-			x.refund(o, lesser(cost, o.MaxFee), true)
-			return
-		}
+	case paid:
 		s.sync()
 		if code := s.outflowDone(o.Asset, o.Gross); code != OK {
 			panic(fmt.Sprintf("outflow %d done: %s", o.ID, code))
 		}
-		taken := fixed.Int{} // what the chain took in the outflow's own asset
-		if a.Bitcoin != nil {
-			taken = f.Fee
-		}
 		x.bookFee(o.Asset, o.Fee, taken)
 		s.refreshRates()
+	case f.Outcome == OutcomeReverted:
+		acc := s.Accounts.at(o.Account)
+		recent := slices.DeleteFunc(slices.Clone(acc.Refused), func(r Refused) bool { return s.Millis-r.Millis >= refusedDestinationMillis })
+		acc.Refused = append(recent, Refused{To: o.To, Millis: s.Millis})
+		s.Accounts.put(acc.ID, acc)
+		x.giveBack(o, cost, taken)
+	case failsForGood(s.planGates(o)):
+		x.giveBack(o, cost, taken)
+	default:
+		// Proven unpaid and still owed: another anchor, of which Bitcoin's is the heir
+		// of this one. What the cancel cost is the pool's.
+		o = x.move(o, Queued)
+		x.bookFee(o.Asset, fixed.Int{}, taken)
+		s.refreshRates()
 	}
+}
+
+// giveBack refunds what failed for a reason of the account's, which bears what
+// the chain took up to its Max fee; the rest is the pool's (spec: outflows §4.5,
+// lending §11.4). taken is what left custody in the outflow's own asset.
+func (x *execution) giveBack(o Outflow, cost, taken fixed.Int) {
+	spent, code := x.s.costIn(o, cost)
+	if code != OK {
+		spent = o.MaxFee
+	}
+	x.refund(o, lesser(spent, o.MaxFee), true)
+	x.bookFee(o.Asset, fixed.Int{}, taken)
+	x.s.refreshRates()
 }
 
 // bookFee gives the pool the client's fee less what the chain took in the
@@ -317,11 +362,33 @@ func (x *execution) finalBitcoin(b Batch, a Attempt, f FinalFact) {
 		s.Coins.delete(in.Outpoint)
 	}
 	for i, out := range a.Bitcoin.Outputs {
-		if out.Outflow == 0 {
-			p := outpoint(f.TxID, i)
-			s.Coins.put(p, Coin{Outpoint: p, Sats: out.Sats, Address: out.Address, Height: f.Height, State: CoinAvailable})
+		if out.Outflow != 0 {
+			continue
 		}
+		k := Coin{Outpoint: outpoint(f.TxID, i), Sats: out.Sats, Address: out.Address, Height: f.Height, State: CoinAvailable}
+		if out.Heir != 0 {
+			k.State, k.Heir = CoinHeir, out.Heir
+			o := s.Outflows.at(out.Heir)
+			o.Heir = k.Outpoint
+			s.Outflows.put(o.ID, o)
+		}
+		s.Coins.put(k.Outpoint, k)
 	}
+}
+
+// freeHeir makes the coin that was kept for an outflow spendable: the outflow
+// will not be paid.
+func (x *execution) freeHeir(id uint64) {
+	s := x.s
+	o := s.Outflows.at(id)
+	if o.Heir == "" {
+		return
+	}
+	k := s.Coins.at(o.Heir)
+	k.State, k.Heir = CoinAvailable, 0
+	s.Coins.put(k.Outpoint, k)
+	o.Heir = ""
+	s.Outflows.put(o.ID, o)
 }
 
 // finalEthereum takes the gas from the sender's float.

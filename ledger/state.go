@@ -204,6 +204,7 @@ type Coin struct {
 	State    CoinState `cbor:"5,keyasint"`
 	Batch    uint64    `cbor:"6,keyasint"` // that froze it
 	Frozen   uint64    `cbor:"7,keyasint"` // ledger time when it was frozen
+	Heir     uint64    `cbor:"8,keyasint"` // CoinHeir: the outflow that is paid from it or not at all
 }
 
 // CoinState of spec outflows §6.2 I4.
@@ -214,6 +215,7 @@ const (
 	CoinFrozen    CoinState = 2
 	CoinSuspended CoinState = 3
 	CoinSpent     CoinState = 4
+	CoinHeir      CoinState = 5 // kept as the next anchor of an outflow that was proven unpaid
 )
 
 // Sender is an Ethereum account of ours. The ledger owns its sequence: it is

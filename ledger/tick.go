@@ -86,15 +86,11 @@ func (x *execution) planQueue() {
 // it later, with hindsight, at the old price (spec: outflows R-12). What cannot
 // be evaluated waits; what fails before any plan is refunded.
 func (x *execution) refused(o Outflow) bool {
-	switch x.s.planGates(o) {
-	case OK:
-		return false
-	case HealthFactor, MaxLTV, NoCollateral:
-		if o.Binding == 0 {
-			x.refund(o, fixed.Int{}, true)
-		}
+	code := x.s.planGates(o)
+	if failsForGood(code) {
+		x.refund(o, fixed.Int{}, true) // QUEUED: never planned, or proven unpaid
 	}
-	return true
+	return code != OK
 }
 
 // planGates is what every plan of an outflow of an account evaluates anew (spec:
@@ -159,7 +155,9 @@ func (x *execution) openAttempt(b Batch, a Attempt) {
 	if a.Deadline == 0 {
 		a.Deadline = s.Millis + s.Params.AttemptMillis
 	}
-	b.Tip = s.Tips.at(b.Chain).Height
+	if a.Kind != AttemptRetry {
+		b.Tip, b.Planned, b.Stuck = s.Tips.at(b.Chain).Height, s.Millis, 0
+	}
 	b.Attempts = append(slices.Clone(b.Attempts), a)
 	s.Batches.put(b.ID, b)
 	s.Live.put(b.ID, a.Height)
@@ -181,19 +179,9 @@ func (s *State) roster(e Epoch, batch, attempt uint64) []MemberID {
 	return append(present, absent...)
 }
 
-// retryDue plans attempt k+1 of what passed its deadline without its anchor
-// being spent: the same bytes, another committee.
-func (x *execution) retryDue() {
-	for _, id := range x.s.Live.keys() {
-		b := x.s.Batches.at(id)
-		if a := b.Newest(); x.s.Millis > a.Deadline && b.Spent == nil {
-			x.retry(b)
-		}
-	}
-}
-
 const maxAttemptMillis = 3_600_000
 
+// retry plans the same bytes again: the next committee, a longer deadline.
 func (x *execution) retry(b Batch) {
 	a := b.Newest()
 	switch b.Kind {
@@ -204,17 +192,6 @@ func (x *execution) retry(b Batch) {
 			}
 		}
 		return
-	case BatchPay:
-		if _, _, paused := x.s.PausedBy(); paused {
-			return
-		}
-		for _, id := range b.Outflows {
-			// A plan whose gates fail must not be signed again; without a cancel it
-			// waits, which costs time and no money.
-			if o := x.s.Outflows.at(id); o.State == Hold || x.s.planGates(o) != OK {
-				return
-			}
-		}
 	}
 	span := min(2*(a.Deadline-a.Millis), maxAttemptMillis)
 	gave := a.Gave
@@ -267,7 +244,7 @@ func (x *execution) gaveUp(m MemberID, g GaveUp) Code {
 	b.Attempts[len(b.Attempts)-1] = a
 	s.Batches.put(b.ID, b)
 	if len(a.Gave) >= e.F+1 && s.OutflowsHalt == "" && s.Opening == nil && !s.Catching {
-		x.retry(b)
+		x.again(b, true)
 	}
 	return OK
 }

@@ -44,8 +44,11 @@ func (s *State) VerifySpend(batch, k uint64, spends []string, pays []Payment) er
 	left := slices.Clone(pays)
 	for _, id := range b.Outflows {
 		o, ok := s.Outflows.get(id)
-		if !ok || o.Batch != batch || o.State != Planned {
+		if !ok || o.Batch != batch || o.State != Planned && o.State != Cancelling {
 			return fmt.Errorf("batch %d: outflow %d is not planned in it", batch, id)
+		}
+		if o.State == Cancelling {
+			continue // what it pays is left over below: nothing, but to ourselves
 		}
 		if o.Net.IsZero() || o.Gross.Less(o.Net) {
 			return fmt.Errorf("batch %d: outflow %d of %s nets %s", batch, id, o.Gross, o.Net)

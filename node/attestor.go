@@ -94,6 +94,11 @@ func planAttestations(v *ledger.State, w world) []statement {
 		if o.Fee != nil && o.Behind == 0 && v.Millis >= feeSaid(seat, c.Name)+w.feeEvery {
 			say(ledger.KindFee, []ledger.FeeReport{*o.Fee})
 		}
+		if o.Fee != nil && o.Behind == 0 {
+			for _, f := range planAbsurd(v, c.Name, w.self, *o.Fee) {
+				say(ledger.KindFeeAbsurd, f)
+			}
+		}
 		for _, f := range planFacts(v, c, o, w) {
 			if !v.Heard(w.self, f.kind, f.body) {
 				out = append(out, f)
@@ -101,6 +106,22 @@ func planAttestations(v *ledger.State, w world) []statement {
 		}
 	}
 	return out[:min(len(out), maxPerRound)]
+}
+
+// planAbsurd says which open batches pay a fee that is nowhere near what this
+// member's own node finds right (spec: outflows §7).
+func planAbsurd(v *ledger.State, chain string, self ledger.MemberID, own ledger.FeeReport) []ledger.FeeAbsurd {
+	var out []ledger.FeeAbsurd
+	for id := range v.Live.All() {
+		b, _ := v.Batches.Get(id)
+		if b.Kind != ledger.BatchPay || b.Chain != chain || b.Spent != nil {
+			continue
+		}
+		if a := b.Newest(); !hasMember(a.Absurd, self) && v.FeeIsAbsurd(chain, a, own) {
+			out = append(out, ledger.FeeAbsurd{Batch: id, Body: a.Body})
+		}
+	}
+	return out
 }
 
 // planFacts compares one chain's picture with the ledger.

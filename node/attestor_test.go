@@ -7,10 +7,12 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/coffer-network/coffer/chains"
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/ledger/fixed"
+	"github.com/coffer-network/coffer/node/api"
 )
 
 // kinds are what a plan says, in order.
@@ -476,5 +478,47 @@ func TestPlanIsBounded(t *testing.T) {
 	}
 	if got := c.plan(see(ledger.Bitcoin, o)); len(got) != maxPerRound {
 		t.Errorf("%d statements in one round, want %d", len(got), maxPerRound)
+	}
+}
+
+// A member says once that a transaction's fee is nowhere near its own estimate,
+// and nothing while it is behind, or about a spend that is seen.
+func TestPlanFeeAbsurd(t *testing.T) {
+	c, b := paying(t)
+	chain, _ := c.s.Genesis.Chain(b.Chain)
+	far := ledger.FeeReport{Chain: b.Chain, Rate: chain.MaxRate, Tip: chain.MaxRate}
+	saw := func(f ledger.FeeReport, behind uint64) []statement {
+		w := world{seen: map[string]chains.Observations{b.Chain: {Fee: &f, Behind: behind}}, feeEvery: 1 << 50}
+		return slices.DeleteFunc(c.plan(w), func(s statement) bool { return s.kind != ledger.KindFeeAbsurd })
+	}
+	expect(t, "far", saw(far, 0), ledger.KindFeeAbsurd)
+	expect(t, "far and behind", saw(far, 3))
+	now, _ := c.s.Rates.Get(b.Chain)
+	expect(t, "the agreed rate", saw(ledger.FeeReport{Chain: b.Chain, Rate: now.Rate, Tip: now.Tip}, 0))
+	c.say(0, ledger.KindFeeAbsurd, ledger.FeeAbsurd{Batch: b.ID, Body: b.Newest().Body})
+	expect(t, "said", saw(far, 0))
+}
+
+// What a member cannot see confirmed it may not sign again (spec: outflows R-3).
+func TestBlind(t *testing.T) {
+	now := time.Now()
+	n := &Node{chainStatus: map[string]api.ChainStatus{}, seen: map[string]chains.Observations{}}
+	for name, c := range map[string]struct {
+		status api.ChainStatus
+		behind uint64
+		blind  bool
+	}{
+		"never read":       {blind: true},
+		"read":             {status: api.ChainStatus{Read: now}},
+		"failing lately":   {status: api.ChainStatus{Read: now.Add(-30 * time.Second), Failing: "not read"}},
+		"failing for long": {status: api.ChainStatus{Read: now.Add(-2 * blindAfter), Failing: "not read"}, blind: true},
+		"silent for long":  {status: api.ChainStatus{Read: now.Add(-2 * blindAfter)}, blind: true},
+		"forked deeply":    {status: api.ChainStatus{Read: now, Failing: chains.ErrDeepFork.Error()}, blind: true},
+		"behind":           {status: api.ChainStatus{Read: now}, behind: 1, blind: true},
+	} {
+		n.chainStatus["btc"], n.seen["btc"] = c.status, chains.Observations{Behind: c.behind}
+		if why := n.blind("btc"); (why != "") != c.blind {
+			t.Errorf("%s: %q", name, why)
+		}
 	}
 }

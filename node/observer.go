@@ -179,6 +179,30 @@ func (n *Node) noteChain(name string, o chains.Observations, err error) {
 	}
 }
 
+// blindAfter is how long a member signs on without having read its chain.
+const blindAfter = time.Minute
+
+// blind says why this member must not sign on a chain now: what it cannot see
+// confirmed it may not sign again (spec: outflows R-3). Empty: nothing is wrong.
+func (n *Node) blind(chain string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	st, o := n.chainStatus[chain], n.seen[chain]
+	switch {
+	case st.Read.IsZero():
+		return "not read yet"
+	case time.Since(st.Read) > blindAfter && st.Failing != "":
+		return st.Failing
+	case time.Since(st.Read) > blindAfter:
+		return "not read for a minute"
+	case st.Failing == chains.ErrDeepFork.Error():
+		return st.Failing
+	case o.Behind > 0:
+		return fmt.Sprintf("%d blocks behind", o.Behind)
+	}
+	return ""
+}
+
 // maxIgnored bounds what strangers can make this node remember.
 const maxIgnored = 10_000
 

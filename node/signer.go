@@ -184,6 +184,9 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 		return err
 	}
 	if j.kind == ledger.BatchPay {
+		if why := n.blind(j.batch.Chain); why != "" {
+			return fmt.Errorf("%s is not followed well enough to sign on: %s", j.batch.Chain, why)
+		}
 		// Others' approvals can make the certificate before this member approves.
 		timely, known := n.verdict(j.key())
 		for ; !known; timely, known = n.verdict(j.key()) {

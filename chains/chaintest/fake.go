@@ -43,6 +43,7 @@ type Fake struct {
 	waiting   []*transaction // in order of arrival
 	made      uint64         // blocks and transactions ever made by the fake itself: makes hashes differ
 	rate, tip uint64
+	floor     uint64 // what blocks demand of ours
 	reverts   map[string]bool
 	now       books
 }
@@ -164,6 +165,13 @@ func (f *Fake) SetFees(rate, tip uint64) {
 	f.rate, f.tip = rate, tip
 }
 
+// Congest has blocks leave out what pays less for its size: sat/kvB, or wei a gas.
+func (f *Fake) Congest(floor uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.floor = floor
+}
+
 // Revert makes token transfers to an address fail, on a chain with accounts.
 func (f *Fake) Revert(to string) {
 	f.mu.Lock()
@@ -232,7 +240,7 @@ func (f *Fake) mine(full bool) {
 	for progress := full; progress; {
 		progress = false
 		f.waiting = slices.DeleteFunc(f.waiting, func(t *transaction) bool {
-			if f.now.executable(t) != nil {
+			if f.now.executable(t) != nil || !t.foreign && f.price(t) < f.floor {
 				return false
 			}
 			f.now.execute(f, t)
@@ -392,13 +400,29 @@ func (s books) balanced(t *transaction) bool {
 }
 
 // outbids: +10 % of both prices on a chain with accounts (spec: outflows §4.1),
-// else the next fee at least (§3.2, without sizes).
+// else a higher price and a fee that pays for its own size on top (§3.2).
 func (f *Fake) outbids(t, old *transaction) bool {
 	if !f.accounts {
-		return old.fee.Less(t.fee)
+		var calc fixed.Calc
+		least := calc.Add(old.fee, fixed.New(t.vsize()))
+		return f.price(t) > f.price(old) && !t.fee.Less(least)
 	}
 	over := func(a, b uint64) bool { return a > b && a-b >= (b+9)/10 }
 	return over(t.body.FeeCap, old.body.FeeCap) && over(t.body.Tip, old.body.Tip)
+}
+
+// vsize is about what a transaction of coins weighs, vB.
+func (t *transaction) vsize() uint64 {
+	return uint64(11 + 68*len(t.body.Inputs) + 31*len(t.body.Outputs))
+}
+
+// price is what a transaction pays for its size: sat/kvB, or wei a gas.
+func (f *Fake) price(t *transaction) uint64 {
+	if f.accounts {
+		return t.body.FeeCap
+	}
+	fee, _ := t.fee.Uint64()
+	return fee * 1000 / max(t.vsize(), 1)
 }
 
 // Best implements follow.Source.

@@ -207,8 +207,17 @@ func (a *auditor) event(e ledger.Event) error {
 			return a.accepted(o)
 		}
 	case "attempt":
-		if b, _ := st.Batches.Get(e.Batch); b.Kind == ledger.BatchPay && b.Newest().K > 0 {
-			a.s.rep.Retries++
+		if b, _ := st.Batches.Get(e.Batch); b.Kind == ledger.BatchPay {
+			switch b.Newest().Kind {
+			case ledger.AttemptRetry:
+				a.s.rep.Retries++
+			case ledger.AttemptBump:
+				a.s.rep.Bumps++
+			case ledger.AttemptReprice:
+				a.s.rep.Repriced++
+			case ledger.AttemptCancel:
+				a.s.rep.Cancels++
+			}
 		}
 	case "credited":
 		return a.credit(e)
@@ -217,6 +226,10 @@ func (a *auditor) event(e ledger.Event) error {
 		case ledger.Paid.String():
 			a.s.rep.Paid++
 			return a.paid(e.Outflow)
+		case ledger.UnpaidProven.String():
+			return a.unpaid(e.Outflow)
+		case ledger.Queued.String():
+			a.s.rep.Requeued++
 		case ledger.Refunded.String():
 			a.s.rep.Refunded++
 		}
@@ -280,6 +293,25 @@ func (a *auditor) paid(id uint64) error {
 	i := slices.IndexFunc(a.asks[o.To], func(k ask) bool { return k.outflow == id })
 	if k := a.asks[o.To][i]; add(o.Net, k.fee).Less(k.gross) {
 		return fmt.Errorf("outflow %d of %s paid %s: more than the fee of %s that was signed", id, k.gross, o.Net, k.fee)
+	}
+	return nil
+}
+
+// unpaid: the ledger says so only while the chain shows a transaction that
+// consumed the anchor and does not pay. What it cost on Bitcoin is gone.
+func (a *auditor) unpaid(id uint64) error {
+	o, _ := a.s.reference.Outflows.Get(id)
+	asset, _ := a.s.genesis.Asset(o.Asset)
+	t, ok := a.txs[asset.Chain][o.TxID]
+	if ok && slices.ContainsFunc(t.pays, func(p ledger.Payment) bool { return p.To == o.To }) {
+		return fmt.Errorf("outflow %d is UNPAID_PROVEN by %s, which pays %s", id, o.TxID, o.To)
+	}
+	if asset.Chain == ledger.Bitcoin {
+		if !ok {
+			return fmt.Errorf("outflow %d is UNPAID_PROVEN by %s, which is not on the chain", id, o.TxID)
+		}
+		a.out["btc"] = add(a.out["btc"], t.fee)
+		a.lost = add(a.lost, t.fee)
 	}
 	return nil
 }

@@ -292,6 +292,8 @@ func (m *member) lie(said []node.Statement) []node.Statement {
 		}
 		lies := []node.Statement{
 			{Kind: ledger.KindGaveUp, Body: ledger.GaveUp{Batch: id, Attempt: b.Newest().K}},
+			{Kind: ledger.KindFeeAbsurd, Body: ledger.FeeAbsurd{Batch: id, Body: b.Newest().Body}},
+			{Kind: ledger.KindFinal, Body: ledger.FinalFact{Batch: id, Body: b.Newest().Body, Outcome: ledger.OutcomeSelf, TxID: "none", Height: 1, Block: "none"}},
 			{Kind: ledger.KindSpent, Body: ledger.SpentFact{Batch: id, Foreign: true, Height: 1, Block: "none"}},
 			{Kind: ledger.KindFinal, Body: ledger.FinalFact{Batch: id, Outcome: ledger.OutcomeReverted, TxID: "none", Height: 1, Block: "none"}},
 			{Kind: ledger.KindFinal, Body: ledger.FinalFact{Batch: id, Outcome: ledger.OutcomePaid, TxID: "none", Height: 1, Block: "none"}},

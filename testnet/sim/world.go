@@ -11,12 +11,13 @@ import (
 // world is what happens outside the cluster: blocks, prices, fees, and
 // whoever keeps signed transactions to send them at the worst time.
 type world struct {
-	prices   map[string]uint64 // USD · 10⁸
-	crash    int               // step until which BTC is down
-	hoarded  []held
-	variants map[inputKey]int // signatures made of one input
-	funded   bool
-	floor    map[string]uint64 // chain → height that no reorganisation goes below
+	prices    map[string]uint64 // USD · 10⁸
+	crash     int               // step until which BTC is down
+	congested int               // step until which blocks are full; 0: they are not
+	hoarded   []held
+	variants  map[inputKey]int // signatures made of one input
+	funded    bool
+	floor     map[string]uint64 // chain → height that no reorganisation goes below
 }
 
 type held struct {
@@ -48,6 +49,7 @@ func (w *world) turn(s *sim) {
 		s.btc.SetFees(uint64(s.between(satPerKVB, 2*satPerKVB)), 0)
 		s.eth.SetFees(uint64(s.between(gwei, 2*gwei)), uint64(s.between(gwei, 2*gwei)))
 	}
+	w.congest(s)
 	if len(w.hoarded) > 0 && s.trouble(15) {
 		h := w.hoarded[s.rng.IntN(len(w.hoarded))]
 		_ = s.chain(h.chain).Broadcast(ctx, h.raw) // whatever the answer
@@ -57,6 +59,26 @@ func (w *world) turn(s *sim) {
 		if err := s.auditor.chains(); err != nil {
 			s.fail("auditor at bitcoin %d, ethereum %d: %w", s.btc.Height(), s.eth.Height(), err)
 		}
+	}
+}
+
+// congest fills the blocks of both chains for a while: what pays too little
+// waits, and members learn of the price before the congestion is over.
+func (w *world) congest(s *sim) {
+	switch {
+	case w.congested == 0 && !s.rest && s.trouble(1.5):
+		w.congested = s.step + s.between(40, 160)
+		times := uint64(s.between(2, 6))
+		s.btc.Congest(times * satPerKVB)
+		s.eth.Congest(times * gwei)
+		s.rep.Congestions++
+	case w.congested != 0 && s.step >= w.congested-30 && s.step < w.congested && s.trouble(30):
+		s.btc.SetFees(8*satPerKVB, 0)
+		s.eth.SetFees(3*gwei, 2*gwei)
+	case w.congested != 0 && s.step >= w.congested:
+		w.congested = 0
+		s.btc.Congest(0)
+		s.eth.Congest(0)
 	}
 }
 
@@ -115,7 +137,7 @@ func (w *world) movePrices(s *sim) {
 func (w *world) quote(s *sim, asset string) fixed.Int {
 	p := w.prices[asset]
 	if asset == "btc" && s.step < w.crash {
-		p = p * 7 / 10
+		p = p * 3 / 10
 	}
 	if !s.rest {
 		p = p * uint64(s.between(9990, 10_010)) / 10_000
@@ -127,7 +149,9 @@ func (w *world) calm(s *sim) {
 	for a, p := range base {
 		w.prices[a] = p
 	}
-	w.crash = 0
+	w.crash, w.congested = 0, 0
+	s.btc.Congest(0)
+	s.eth.Congest(0)
 	s.btc.SetFees(satPerKVB, 0)
 	s.eth.SetFees(gwei, gwei)
 }
