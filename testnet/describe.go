@@ -26,7 +26,8 @@ func (n *Network) Describe(w io.Writer) {
   coffer testnet faucet BTC ADDRESS 1 --dir %s
   coffer position --file alice.json
   coffer borrow 10000 usdt.eth --to 0x71C7656EC7ab88b098defB751B7401B5f6d8976F --file alice.json
-  coffer testnet price BTC 40000 --dir %s
+  coffer testnet price BTC 12000 --dir %s                                           # a fall; alice is liquidated in a minute
+  coffer liquidator --file bob.json
   coffer testnet mine 6 --dir %s
 
 Ctrl-C stops everything and keeps %s.

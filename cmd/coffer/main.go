@@ -108,7 +108,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 	root.AddCommand(
 		newWalletCmd(), newAccountCmd(), newDepositAddressCmd(),
 		newBorrowCmd(), newWithdrawCmd(), newClaimCmd(), newRepayFromSupplyCmd(), newOpenLoanCmd(), newCancelCmd(), newPayoutListCmd(),
-		newLiquidateCmd(), newCoverDeficitCmd(),
+		newLiquidateCmd(), newLiquidatorCmd(), newCoverDeficitCmd(),
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newInflowCmd(), newRequestCmd(), newExplainCmd(), newStatusCmd(),
 		newActivitiesCmd(), newHistoryCmd(), newWatchCmd(), newShowCmd(),
 		newVotesCmd(), newVoteCmd(), newPauseCmd(), newResumeCmd(),

@@ -69,6 +69,11 @@ type stop struct {
 // New is a cluster whose genesis alone is applied: no keys yet.
 func New(t testing.TB) *Cluster {
 	t.Helper()
+	return of(t, genesis())
+}
+
+func of(t testing.TB, g ledger.Genesis) *Cluster {
+	t.Helper()
 	c := &Cluster{
 		t: t, applied: make(chan struct{}), blocks: 100,
 		signed: map[uint64][]api.SignedSession{}, seen: map[ledger.AccountID][]api.Sighting{},
@@ -84,7 +89,6 @@ func New(t testing.TB) *Cluster {
 	})
 	c.ecdsa = secp256k1.PrivKeyFromBytes(seed("ecdsa", 0))
 	c.ed25519 = ed25519.NewKeyFromSeed(seed("ed25519", 0))
-	g := genesis()
 	for i, k := range c.members {
 		name := fmt.Sprintf("node-%d", i+1)
 		g.Epoch.Members = append(g.Epoch.Members, ledger.Member{
@@ -105,7 +109,26 @@ func New(t testing.TB) *Cluster {
 // BTC at $50,000, ETH at $2,500, USDT at $1.
 func NewWithKeys(t testing.TB) *Cluster {
 	t.Helper()
-	c := New(t)
+	return New(t).withKeys()
+}
+
+// NewWithUSDC is NewWithKeys with a third pool, usdc.eth at $1, whose collateral
+// is taken at a bonus of 18 %.
+func NewWithUSDC(t testing.TB) *Cluster {
+	t.Helper()
+	g := genesis()
+	usdc := g.Assets[2]
+	usdc.ID, usdc.Symbol, usdc.Token = "usdc.eth", "USDC", "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
+	pool := g.Pools[1]
+	pool.Asset, pool.Bonus = usdc.ID, 11_800
+	g.Assets, g.Pools = slices.Insert(g.Assets, 2, usdc), slices.Insert(g.Pools, 1, pool)
+	c := of(t, g).withKeys()
+	c.Prices(map[string]uint64{usdc.ID: 1})
+	return c
+}
+
+func (c *Cluster) withKeys() *Cluster {
+	c.t.Helper()
 	c.Tick(time.Second)
 	c.Tick(time.Second)
 	for _, k := range c.View().Next.Keys {

@@ -26,37 +26,43 @@ func (c *Client) PrepareLiquidation(ctx context.Context, signer address.CAIP10, 
 	if err != nil {
 		return Action{}, err
 	}
+	if l.AutoWithdrawTo != "" && l.MaxFee == "" {
+		quote, err := c.payoutFee(ctx, l.Collateral)
+		if err != nil {
+			return Action{}, err
+		}
+		l.MaxFee = quote.Suggested
+	}
+	cmd, err := l.command(g, signer)
+	if err != nil {
+		return Action{}, err
+	}
+	return c.prepareFor(ctx, account, cmd)
+}
+
+// command is the Liquidate that l asks for, without account, nonce and expiry.
+func (l Liquidation) command(g *address.Grammar, signer address.CAIP10) (address.Command, error) {
+	cmd := address.Command{Action: address.ActionLiquidate, Pool: l.Debt, CollateralPool: l.Collateral, Signer: signer}
 	coll, ok := g.Pools[l.Collateral]
 	if _, known := g.Pools[l.Debt]; !ok || !known {
-		return Action{}, fmt.Errorf("pools %q and %q: not both are pools", l.Debt, l.Collateral)
+		return cmd, fmt.Errorf("pools %q and %q: not both are pools", l.Debt, l.Collateral)
 	}
-	cmd := address.Command{Action: address.ActionLiquidate, Pool: l.Debt, CollateralPool: l.Collateral, Signer: signer}
+	var err error
 	if cmd.Borrower, err = ParseAccount(l.Borrower); err != nil {
-		return Action{}, err
+		return cmd, err
 	}
 	if cmd.Amount = g.Amount(l.Debt, l.Amount); l.Amount == "max" {
 		cmd.Amount = g.MaxAmount(l.Debt)
 	}
 	fee := "0"
 	if l.AutoWithdrawTo != "" {
-		if cmd.AutoWithdrawTo, err = address.SplitCAIP10(l.AutoWithdrawTo); err != nil {
-			if cmd.AutoWithdrawTo, err = address.SplitCAIP10(coll.Chain + ":" + l.AutoWithdrawTo); err != nil {
-				return Action{}, fmt.Errorf("withdraw to %q: %w", l.AutoWithdrawTo, err)
-			}
+		if cmd.AutoWithdrawTo, err = destination(l.AutoWithdrawTo, coll); err != nil {
+			return cmd, err
 		}
-		if fee = l.MaxFee; fee == "" {
-			d, err := c.Pool(ctx, l.Collateral)
-			if err != nil {
-				return Action{}, err
-			}
-			if d.PayoutFee.Unknown != "" {
-				return Action{}, fmt.Errorf("no fee quote for %s now (%s): try again, or say the most it may cost", l.Collateral, d.PayoutFee.Unknown)
-			}
-			fee = d.PayoutFee.Suggested
-		}
+		fee = l.MaxFee
 	}
 	cmd.MaxFee = g.Amount(l.Collateral, fee)
-	return c.prepareFor(ctx, account, cmd)
+	return cmd, nil
 }
 
 // PrepareCover prepares a Cover deficit of amount base units, which only an
