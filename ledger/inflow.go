@@ -60,6 +60,9 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 	default:
 		in.State = InflowWaiting
 		s.Inflows.put(in.ID, in)
+		if acc, ok := s.Accounts.get(in.Account); ok {
+			s.putActive(acc) // is not dropped while its coins are on their way
+		}
 		key := f.Address + "/" + f.Asset
 		s.Waiting.put(key, append(slices.Clone(s.Waiting.at(key)), in.ID))
 		x.emit(Event{Name: "inflow-waiting", Account: in.Account, Asset: in.Asset, Amount: in.Amount.String(), Note: in.ID})
@@ -84,11 +87,11 @@ func (x *execution) credit(in Inflow) {
 		in.State, in.Reason = InflowSuspense, reason
 	}
 	acc := s.Accounts.at(in.Account)
-	acc.Credited, acc.Active = true, s.Millis
+	acc.Credited = true
 	if got := s.supplyShares(in.Account, in.Asset); before.Less(got) {
 		acc = s.addUnfinal(acc, in, must(fixed.Sub(got, before)))
 	}
-	s.Accounts.put(acc.ID, acc)
+	s.putActive(acc)
 	s.Inflows.put(in.ID, in)
 	x.emit(Event{Name: "credited", Account: in.Account, Asset: in.Asset, Amount: in.Amount.String(), Note: in.ID + " " + reason})
 	x.loanCoins(in.Account)

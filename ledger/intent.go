@@ -70,15 +70,14 @@ func (x *execution) intent(in *Intent) Code {
 	if !r.opens() {
 		acc := x.s.Accounts.at(r.account)
 		acc.Nonce++
-		acc.Active = x.s.Millis
-		x.s.Accounts.put(acc.ID, acc)
+		x.s.putActive(acc)
 	}
 	first := x.s.NextOutflow
 	if code = x.try(func(x *execution) Code { return x.operate(r) }); code != OK {
 		x.refuse(r, code)
 	}
-	acc, ok := x.s.Accounts.get(r.account)
-	if !ok {
+	acc := x.s.Accounts.at(r.account)
+	if len(acc.Wallets) == 0 { // a refused Open loan
 		return code
 	}
 	res := Stored{Nonce: r.Nonce, Text: r.id, Code: code, Height: x.s.Height + 1}
@@ -127,7 +126,7 @@ func (x *execution) prelude(in *Intent) (request, *Stored, Code) {
 		}
 	}
 	switch {
-	case open && exists:
+	case open && len(acc.Wallets) > 0: // one without a wallet holds coins that came after it was pruned
 		return r, nil, AccountExists
 	case !open && !exists:
 		return r, nil, UnknownAccount
@@ -150,12 +149,16 @@ func (x *execution) prelude(in *Intent) (request, *Stored, Code) {
 	if link && !x.cosigned(r, in.Co) {
 		return r, nil, BadSignature
 	}
-	if r.Nonce != acc.Nonce && r.Action != address.ActionOpenLoan { // whose nonce is part of the account's name
+	expected := acc.Nonce
+	if open {
+		expected = 0
+	}
+	if r.Nonce != expected && r.Action != address.ActionOpenLoan { // whose nonce is part of the account's name
 		return r, nil, BadNonce
 	}
 	pays := r.Action == address.ActionBorrow || r.Action == address.ActionWithdraw || r.Action == address.ActionClaim ||
 		r.Action == address.ActionOpenLoan || r.AutoWithdrawTo.Address != ""
-	if open && s.Accounts.len() >= maxAccounts || pays && s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
+	if open && !s.room(r.Action == address.ActionOpenLoan) || pays && s.Queue.len()+s.Live.len() >= MaxOpenOutflows {
 		return r, nil, Limit // nonce unchanged: the same text may be sent again
 	}
 	return r, nil, OK
@@ -220,10 +223,8 @@ func (x *execution) operate(r request) Code {
 
 func (x *execution) openAccount(r request) Code {
 	s := x.s
-	s.Accounts.put(r.account, Account{
-		ID: r.account, Wallets: []string{r.Signer.String()}, Nonce: 1, Opened: s.Millis, Active: s.Millis,
-	})
-	x.watchAccount(r.account)
+	x.makeRoom()
+	s.putActive(x.reopen(r))
 	x.emit(Event{Name: "account", Account: r.account, Note: r.Signer.String()})
 	return OK
 }
@@ -281,9 +282,9 @@ func (s *State) Preview(text string) (*State, Code) {
 		return s, WrongCluster
 	}
 	x := &execution{s: s.View(), verdicts: computed{}}
-	if open, exists := r.opens(), x.s.Accounts.has(r.account); open && exists {
+	if acc, exists := x.s.Accounts.get(r.account); r.opens() && len(acc.Wallets) > 0 {
 		return s, AccountExists
-	} else if !open && !exists {
+	} else if !r.opens() && !exists {
 		return s, UnknownAccount
 	}
 	code = x.guard("preview", func(x *execution) Code {

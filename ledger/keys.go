@@ -159,8 +159,9 @@ func (s *State) watch(w Watch) {
 	s.Watched.put(key, w)
 }
 
-// watchAccount registers an account's deposit and repay addresses.
-func (x *execution) watchAccount(id AccountID) {
+// watchAccount registers an account's deposit and repay addresses. It reports
+// whether they were before.
+func (x *execution) watchAccount(id AccountID) (before bool) {
 	raw := must(hexBytes16(id))
 	for _, c := range x.s.Genesis.Chains {
 		role := address.RoleMinter
@@ -172,6 +173,10 @@ func (x *execution) watchAccount(id AccountID) {
 			sub     [32]byte
 		}{{PurposeSupply, address.DepositSubaccount(raw)}, {PurposeRepay, address.RepaySubaccount(raw)}} {
 			w := x.s.derive(address.Path{Chain: c.Name, Role: role, Subaccount: to.sub})
+			if x.s.Watched.has(c.Name + "/" + w.Address) {
+				before = true
+				continue
+			}
 			w.Account, w.Purpose, w.From = id, to.purpose, x.s.Tips.at(c.Name).Height
 			x.s.watch(w)
 			if c.Name == Ethereum && !x.s.Senders.has(w.Address) {
@@ -179,6 +184,7 @@ func (x *execution) watchAccount(id AccountID) {
 			}
 		}
 	}
+	return before
 }
 
 // derive is the address of ours at a path of the ECDSA key.

@@ -85,16 +85,18 @@ func (x *execution) openLoan(r request) Code {
 	if c.Err() != nil {
 		return Malformed
 	}
-	acc := Account{ID: r.account, Wallets: []string{l.Signer}, Nonce: r.Nonce + 1, Opened: s.Millis, Active: s.Millis}
+	acc := x.reopen(r)
 	trial := &execution{s: s.overlay()}
-	trial.s.Accounts.put(acc.ID, acc)
+	trial.s.Accounts.put(acc.ID, Account{ID: acc.ID, Wallets: acc.Wallets}) // coins that came after it was pruned are no part of the terms
 	var code Code
 	if l, code = trial.tryTerms(r.account, l); code != OK {
 		return code
 	}
-	s.Accounts.put(acc.ID, acc)
 	s.Loans.put(r.account, l)
-	x.watchAccount(r.account)
+	s.putActive(acc)
+	if acc.Credited {
+		s.LoansReady.put(r.account, l.Until)
+	}
 	x.emit(Event{Name: "loan-opened", Account: r.account, Asset: l.CollateralPool, Amount: l.Collateral.String(), Note: l.Signer})
 	return OK
 }

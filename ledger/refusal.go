@@ -92,6 +92,16 @@ func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found stri
 	case OutflowCap:
 		return strconv.Itoa(MaxAccountOpen), strconv.FormatUint(acc.Outflows, 10)
 	case Limit:
+		switch c.Action {
+		case address.ActionOpenAccount:
+			return strconv.Itoa(maxIdle), strconv.Itoa(s.Idle.len())
+		case address.ActionOpenLoan:
+			if s.LoansReady.len() >= MaxOpenLoans {
+				return strconv.Itoa(MaxOpenLoans), strconv.Itoa(s.LoansReady.len())
+			} else if s.IdleLoans.len() >= maxIdle {
+				return strconv.Itoa(maxIdle), strconv.Itoa(s.IdleLoans.len())
+			}
+		}
 		return strconv.Itoa(MaxOpenOutflows), strconv.Itoa(s.Queue.len() + s.Live.len())
 	case FeeTooHigh:
 		asset, to := c.Pool, c.To.Address

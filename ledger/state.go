@@ -73,6 +73,9 @@ type State struct {
 	Loans      table[AccountID, Loan]    `cbor:"42,keyasint"` // simple loans
 	LoansReady table[AccountID, uint64]  `cbor:"43,keyasint"` // those that hold coins and are not settled, with the end of their window
 
+	Idle      table[string, AccountID] `cbor:"44,keyasint"` // accounts never credited, by their last activity (prune.go)
+	IdleLoans table[string, AccountID] `cbor:"45,keyasint"` // simple loans never credited, by the end of their window
+
 	Ballots       table[string, Ballot]      `cbor:"60,keyasint"` // open proposals, by their hash
 	ParamsVersion uint64                     `cbor:"61,keyasint"` // grows with every vote that took effect
 	Pauses        table[string, MemberPause] `cbor:"62,keyasint"` // by member
@@ -303,6 +306,7 @@ func (s *State) View() *State {
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
 	v.WatchLog = s.WatchLog.copy(f)
 	v.Linked, v.Payouts, v.Loans, v.LoansReady = s.Linked.copy(f), s.Payouts.copy(f), s.Loans.copy(f), s.LoansReady.copy(f)
+	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

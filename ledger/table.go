@@ -101,6 +101,17 @@ func (t *table[K, V]) last() (k K, ok bool) {
 	return k, ok
 }
 
+// first is the row of the smallest key.
+func (t *table[K, V]) first() (k K, v V, ok bool) {
+	if t.m != nil {
+		var p *V
+		if k, p, ok = t.m.Min(); ok {
+			v = *p
+		}
+	}
+	return k, v, ok
+}
+
 // rows is all without copying values, which are only to be read.
 func (t *table[K, V]) rows() iter.Seq2[K, *V] {
 	return func(yield func(K, *V) bool) {

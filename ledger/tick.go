@@ -54,6 +54,7 @@ func (x *execution) tick() {
 	x.task("expire", (*execution).expireQueue)
 	if beat {
 		x.task("loans", (*execution).lookAtLoans)
+		x.task("prune", (*execution).pruneIdle)
 	}
 	if _, _, paused := x.s.PausedBy(); paused {
 		return
