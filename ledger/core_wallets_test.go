@@ -183,9 +183,7 @@ func TestWalletRefusals(t *testing.T) {
 		t.Fatal(code)
 	}
 	c.mustLink(borrower, far)
-	own := c.s.Accounts.at(c.open(far))
-	own.Credited = true
-	c.s.Accounts.put(own.ID, own)
+	c.deposit(c.open(far), "btc", PurposeSupply, "100000")
 	c.mustLink(far, ethWallet(33))
 	if code := c.ask(far, unlink(far)); code != OK || c.s.linkedTo(far.id.String()) != accountOf(c, borrower) {
 		t.Errorf("unlinked from its own account: %s, linked to %q", code, c.s.linkedTo(far.id.String()))
