@@ -483,6 +483,17 @@ func TestRepayGrace(t *testing.T) {
 	if old.s.Seen.len() != 0 {
 		t.Error("kept for ever")
 	}
+	full := view(func(c *cluster) { // of others: no window more, whoever asks
+		for i := 0; c.s.Seen.len() < maxSeen; i++ {
+			c.s.Seen.put(seenKey(scaleID(i), "x"), SeenRepay{Asset: "btc", Until: c.s.Millis})
+		}
+		late := seen
+		late.ID = hex.EncodeToString(seedOf("late", 0)) + ":0"
+		c.some(3, KindRepaySeen, late)
+	})
+	if got := full.s.Seen.len(); got != maxSeen {
+		t.Errorf("%d windows, want %d", got, maxSeen)
+	}
 	for i := range 2 * maxSeenOfAccount { // a list that stays short
 		many := seen
 		many.ID = hex.EncodeToString(seedOf("seen", i)) + ":0"

@@ -234,6 +234,9 @@ func TestRepayFromSupply(t *testing.T) {
 	if code := c.ask(borrower, request("1000000000")); code != OK {
 		t.Fatal(code)
 	}
+	if q := c.s.Pools.at("usdt.eth"); q.Cash != p.Cash || q.Credited != p.Credited || q.Reserved != p.Reserved {
+		t.Errorf("cash %s, credited %s, reserved %s; before %s, %s, %s", q.Cash, q.Credited, q.Reserved, p.Cash, p.Credited, p.Reserved)
+	}
 	at := c.s.Accounts.at(id).position("usdt.eth")
 	if !at.Supply.Less(before.Supply) || !at.Debt.Less(before.Debt) || c.s.Outflows.len() != int(c.s.NextOutflow-1) {
 		t.Errorf("position %+v, before %+v", at, before)

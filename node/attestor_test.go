@@ -214,13 +214,17 @@ func TestSaidPricesOutliveTheProcess(t *testing.T) {
 	key := ed25519.NewKeyFromSeed(seedOf("member", 0))
 	dir := disk(t, key, testPassphrase)
 	quiet := slog.New(slog.DiscardHandler)
+	app, err := newApp(running(t).s.Genesis, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	open := func() *Node {
 		ks, _, err := openKeystore(dir, []byte(testPassphrase), quiet)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &Node{keys: ks}
-		if err := n.loadSaid(); err != nil {
+		n := &Node{keys: ks, app: app, key: key}
+		if err := n.loadKept(); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -237,9 +241,24 @@ func TestSaidPricesOutliveTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	n = open()
-	defer n.keys.Close()
+	defer func() { n.keys.Close() }()
 	if len(n.said) != 2 || n.said["btc"] != r {
 		t.Errorf("read back %+v", n.said)
+	}
+	r.Round++
+	func() { // a crash after the signature and before anybody has it
+		defer func() {
+			if recover() == nil {
+				t.Error("ordered without consensus: the test proves nothing")
+			}
+		}()
+		n.say(t.Context(), statement{kind: ledger.KindPrice, body: []ledger.PriceReport{r}})
+	}()
+	if err := n.keys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n = open(); n.said["btc"] != r {
+		t.Errorf("of the round that was being said: %+v", n.said)
 	}
 }
 
