@@ -19,14 +19,12 @@ func (s *server) accounts(api huma.API) {
 }
 
 type accountInput struct {
-	readInput
+	ReadInput
 	ID string `path:"id" doc:"32 lower-case hex digits"`
 }
 
-// Why not an accountInput inside: the library looks for parameters one level
-// deep.
 type pageInput struct {
-	readInput
+	ReadInput
 	ID     string `path:"id" doc:"32 lower-case hex digits"`
 	Cursor string `query:"cursor" doc:"next of the page before"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`

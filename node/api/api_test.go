@@ -491,6 +491,42 @@ func TestReadsWaitForMinIndex(t *testing.T) {
 	}
 }
 
+// "Every read takes minIndex": one that ignored it would show a client a ledger
+// from before his own write, and the nonce that he has used up.
+func TestEveryReadTakesMinIndex(t *testing.T) {
+	w := serve(t, apitest.NewWithKeys(t))
+	id := w.borrower()
+	own := map[string]bool{ // with a clock of their own: a wait for a command, a stream, a proof of a height
+		"/v1/requests/{id}": true, "/v1/requests/{id}/events": true, "/v1/accounts/{id}/events": true,
+		"/v1/events": true, "/v1/certificates/{index}": true,
+	}
+	_, _, doc := w.get("/openapi.json")
+	reads := 0
+	for path, item := range doc["paths"].(map[string]any) {
+		get, ok := item.(map[string]any)["get"].(map[string]any)
+		if !ok || own[path] {
+			continue
+		}
+		reads++
+		takes := map[string]bool{}
+		params, _ := get["parameters"].([]any)
+		for _, p := range params {
+			takes[p.(map[string]any)["name"].(string)] = true
+		}
+		if !takes["minIndex"] || !takes["wait"] || !takes["consistency"] {
+			t.Errorf("GET %s takes %v", path, takes)
+		}
+	}
+	if reads < 15 {
+		t.Fatalf("%d reads described", reads)
+	}
+	ahead := "?wait=1ms&minIndex=" + number(w.View().Height+1)
+	for _, path := range []string{"/v1/accounts/" + id, "/v1/accounts/" + id + "/history", "/v1/liquidations", "/v1/outflows/1", "/v1/pools/btc"} {
+		status, h, p := w.get(path + ahead)
+		w.problem(status, h, p, 503, "TIMEOUT")
+	}
+}
+
 func number(n uint64) string { b, _ := json.Marshal(n); return string(b) }
 
 // A full signature pool is named with its limit, and costs no nonce.

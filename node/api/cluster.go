@@ -18,7 +18,7 @@ func (s *server) cluster(api huma.API) {
 	route(s, api, "get-status", "/v1/status", "This node, public part", s.status)
 }
 
-func (s *server) clusterInfo(_ context.Context, v view, _ *readInput) (*client.Cluster, error) {
+func (s *server) clusterInfo(_ context.Context, v view, _ *ReadInput) (*client.Cluster, error) {
 	e := v.Epoch()
 	return &client.Cluster{
 		Cluster: v.Genesis.ClusterName(), Genesis: v.State.Cluster.String(), Name: v.Genesis.Name, Brand: v.Genesis.Brand,
@@ -49,7 +49,7 @@ func (v view) present(seat ledger.Seat) bool {
 	return seat.Millis != 0 && seat.Millis+v.Params.PresenceMillis >= v.Millis
 }
 
-func (s *server) memberList(_ context.Context, v view, _ *readInput) (*client.Members, error) {
+func (s *server) memberList(_ context.Context, v view, _ *ReadInput) (*client.Members, error) {
 	return &client.Members{Epoch: v.Epoch().Number, Members: v.members()}, nil
 }
 
@@ -82,16 +82,16 @@ func (v view) chains(local []ChainStatus) []client.Chain {
 	return out
 }
 
-func (s *server) chainList(_ context.Context, v view, _ *readInput) (*client.Chains, error) {
+func (s *server) chainList(_ context.Context, v view, _ *ReadInput) (*client.Chains, error) {
 	return &client.Chains{Chains: v.chains(s.b.Status().Chains)}, nil
 }
 
-func (s *server) sessionList(context.Context, view, *readInput) (*client.Sessions, error) {
+func (s *server) sessionList(context.Context, view, *ReadInput) (*client.Sessions, error) {
 	return &client.Sessions{Sessions: s.running(0)}, nil
 }
 
 type certificateInput struct {
-	readInput
+	ReadInput
 	Index uint64 `path:"index" doc:"LogIndex"`
 }
 
@@ -113,7 +113,7 @@ func (s *server) certificate(_ context.Context, v view, in *certificateInput) (*
 	return out, nil
 }
 
-func (s *server) status(_ context.Context, v view, _ *readInput) (*client.Status, error) {
+func (s *server) status(_ context.Context, v view, _ *ReadInput) (*client.Status, error) {
 	out := s.statusOf(v)
 	return &out, nil
 }
@@ -164,17 +164,17 @@ func (s *server) statusOf(v view) client.Status {
 	return out
 }
 
-func (s *server) nodeDetail(_ context.Context, v view, _ *readInput) (*client.NodeDetail, error) {
+func (s *server) nodeDetail(_ context.Context, v view, _ *ReadInput) (*client.NodeDetail, error) {
 	return &client.NodeDetail{Status: s.statusOf(v), Operator: s.b.Status().Operator}, nil
 }
 
 // probes answer load balancers: healthz that the process answers, readyz that
 // it should get traffic.
 func (s *server) probes(api huma.API) {
-	route(s, api, "healthz", "/healthz", "The process answers", func(context.Context, view, *readInput) (*client.Probe, error) {
+	route(s, api, "healthz", "/healthz", "The process answers", func(context.Context, view, *ReadInput) (*client.Probe, error) {
 		return &client.Probe{OK: true}, nil
 	})
-	route(s, api, "readyz", "/readyz", "The node should get traffic", func(context.Context, view, *readInput) (*client.Probe, error) {
+	route(s, api, "readyz", "/readyz", "The node should get traffic", func(context.Context, view, *ReadInput) (*client.Probe, error) {
 		if why := s.b.Status().NotReady; len(why) > 0 {
 			p := s.problem(overloaded, why[0])
 			p.Detail = "not ready: " + why[0]

@@ -13,12 +13,12 @@ import (
 )
 
 type liquidationInput struct {
-	readInput
+	ReadInput
 	ID uint64 `path:"id" doc:"LogIndex of the command that did it"`
 }
 
 type pastInput struct {
-	readInput
+	ReadInput
 	Cursor string `query:"cursor" doc:"next of the page before"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 }

@@ -43,7 +43,7 @@ func (s *server) histories(api huma.API) {
 }
 
 type historyInput struct {
-	readInput
+	ReadInput
 	ID     string `path:"id" doc:"32 lower-case hex digits"`
 	Cursor string `query:"cursor" doc:"next of the page before"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`

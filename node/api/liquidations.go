@@ -16,7 +16,7 @@ func (s *server) liquidations(api huma.API) {
 }
 
 type atRiskInput struct {
-	readInput
+	ReadInput
 	Cursor string `query:"cursor" doc:"next of the page before"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 }

@@ -17,11 +17,11 @@ func (s *server) markets(api huma.API) {
 }
 
 type poolInput struct {
-	readInput
+	ReadInput
 	ID string `path:"id"`
 }
 
-func (s *server) pools(_ context.Context, v view, _ *readInput) (*client.Pools, error) {
+func (s *server) pools(_ context.Context, v view, _ *ReadInput) (*client.Pools, error) {
 	out := &client.Pools{Pools: []client.Pool{}}
 	for id := range v.Pools.All() {
 		p, code := v.pool(id)
@@ -164,7 +164,7 @@ func (v view) limits(out *client.Pool, m ledger.MarketView) {
 	}
 }
 
-func (s *server) assets(_ context.Context, v view, _ *readInput) (*client.Assets, error) {
+func (s *server) assets(_ context.Context, v view, _ *ReadInput) (*client.Assets, error) {
 	out := &client.Assets{Assets: []client.Asset{}}
 	for _, a := range v.Genesis.Assets {
 		c, _ := v.Genesis.Chain(a.Chain)

@@ -31,7 +31,7 @@ func (s *server) outflows(api huma.API) {
 }
 
 type outflowInput struct {
-	readInput
+	ReadInput
 	ID uint64 `path:"id"`
 }
 

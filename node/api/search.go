@@ -23,7 +23,7 @@ func (s *server) searches(api huma.API) {
 }
 
 type searchInput struct {
-	readInput
+	ReadInput
 	Q string `query:"q" required:"true" minLength:"1" maxLength:"200" doc:"address, CAIP-10, txid, text hash, account, outflow number or member name"`
 }
 

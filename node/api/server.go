@@ -243,16 +243,17 @@ func (s *server) outer(next http.Handler) http.Handler {
 
 // Reads.
 
-// readInput is in every read.
-type readInput struct {
+// ReadInput is in every read. Its name begins with a capital because the library
+// passes over what an unexported type that is embedded asks for, in silence.
+type ReadInput struct {
 	MinIndex    uint64 `query:"minIndex" doc:"wait until this replica reached this LogIndex"`
 	Wait        string `query:"wait" doc:"how long at most, up to 30s" example:"5s"`
 	Consistency string `query:"consistency" doc:"linearizable: not older than anything acknowledged before" example:"linearizable"`
 }
 
-func (r *readInput) read() *readInput { return r }
+func (r *ReadInput) read() *ReadInput { return r }
 
-type reader interface{ read() *readInput }
+type reader interface{ read() *ReadInput }
 
 // pointerTo is *T with what every answer can.
 type pointerTo[T any] interface {
@@ -284,7 +285,7 @@ func route[I, O any, PI interface {
 }
 
 // fresh is a view at least as new as the caller asks for.
-func (s *server) fresh(ctx context.Context, in *readInput) (view, error) {
+func (s *server) fresh(ctx context.Context, in *ReadInput) (view, error) {
 	wait, err := s.wait(in.Wait, postWait)
 	if err != nil {
 		return view{}, err

@@ -17,7 +17,7 @@ func (s *server) votes(api huma.API) {
 	route(s, api, "get-votes", "/v1/votes", "Proposals, who voted, when they take effect, what they change", s.voteList)
 }
 
-func (s *server) voteList(_ context.Context, v view, _ *readInput) (*client.Votes, error) {
+func (s *server) voteList(_ context.Context, v view, _ *ReadInput) (*client.Votes, error) {
 	out := &client.Votes{ParamsVersion: v.ParamsVersion, Proposals: []client.Ballot{}, Decided: []client.Decided{}, Settings: []client.Setting{}}
 	for key, b := range v.Ballots.All() {
 		out.Proposals = append(out.Proposals, v.ballot(key, b))

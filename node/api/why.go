@@ -27,7 +27,7 @@ func (s *server) whys(api huma.API) {
 }
 
 type requestWhyInput struct {
-	readInput
+	ReadInput
 	ID      string `path:"id" doc:"SHA-256 of the text in hex"`
 	Account string `query:"account" doc:"whose request it is: needed where this node does not remember it"`
 }
@@ -168,7 +168,7 @@ func ofBps(text string) string {
 }
 
 type inflowInput struct {
-	readInput
+	ReadInput
 	ID      string `path:"id" maxLength:"200" doc:"outpoint on Bitcoin; transaction and log position elsewhere"`
 	Account string `query:"account" doc:"whose it is: needed for what only this node saw"`
 }
