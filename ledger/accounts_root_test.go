@@ -49,7 +49,7 @@ func rootOf(t testing.TB, s *State) Hash {
 	t.Helper()
 	accounts := accountsRoot(s)
 	rest := s.View()
-	rest.Accounts = Accounts{}
+	rest.Accounts, rest.Watched = Accounts{}, s.Watched.bare()
 	return sha256.Sum256(slices.Concat([]byte("coffer/root/1"), accounts[:], Marshal(rest)))
 }
 

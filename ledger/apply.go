@@ -85,10 +85,11 @@ func (s *State) ExecuteWith(raw []byte, v Verdicts) Result {
 
 // root is S_i: the hash over all sections of the state, with Head still that
 // of the height before, since H_i covers S_i. RootHeight and Root are those of
-// the fold before. The accounts come in by a root of their own.
+// the fold before. The accounts come in by a root of their own, the addresses of ours by
+// their running hash.
 func (s *State) root() Hash {
 	rest := *s
-	rest.Accounts = Accounts{}
+	rest.Accounts, rest.Watched = Accounts{}, s.Watched.bare()
 	accounts := s.Accounts.root()
 	h := sha256.New()
 	h.Write([]byte("coffer/root/1"))

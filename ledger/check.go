@@ -194,8 +194,8 @@ func (s *State) checkIndexes() error {
 			return fmt.Errorf("queue: outflow %d is %s", id, s.Outflows.at(id).State)
 		}
 	}
-	if last, _ := s.WatchLog.last(); s.WatchLog.len() < s.Watched.len() || s.WatchLog.len() > 0 && last+1 != uint64(s.WatchLog.len()) {
-		return fmt.Errorf("watch log: %d rows, the last is %d, for %d addresses", s.WatchLog.len(), last, s.Watched.len())
+	if err := s.Watched.check(); err != nil {
+		return err
 	}
 	for id := range s.Live.all() {
 		if b, ok := s.Batches.get(id); !ok || b.Done {

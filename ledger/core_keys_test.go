@@ -71,7 +71,7 @@ func TestEpochOpensWithAll(t *testing.T) {
 	if o == nil || o.Epoch.Number != 1 || o.Height != c.s.Height || o.Head != c.s.Head || o.Root == (Hash{}) {
 		t.Fatalf("opening %+v at height %d", o, c.s.Height)
 	}
-	if c.s.Epoch().Number != 0 || c.s.Keys.len() != 0 || c.s.Watched.len() != 0 {
+	if c.s.Epoch().Number != 0 || c.s.Keys.len() != 0 || c.s.Watched.Len() != 0 {
 		t.Error("the epoch is in force before its flip")
 	}
 	// Between opening and flip commands apply, and nothing is planned.

@@ -40,7 +40,7 @@ func TestPruning(t *testing.T) {
 	if !c.s.Accounts.has(id) {
 		t.Fatal("dropped although it was active")
 	}
-	others, watched, log := c.s.Accounts.len()-1, c.s.Watched.len(), c.s.WatchLog.len()
+	others, watched, log := c.s.Accounts.len()-1, c.s.Watched.Len(), c.s.Watched.Len()
 	c.later(60_000)
 	if c.s.Accounts.has(id) || c.s.Payouts.has(id) || c.s.Idle.len() != 0 {
 		t.Fatalf("not dropped: %+v, %d idle", c.s.Accounts.at(id), c.s.Idle.len())
@@ -48,7 +48,7 @@ func TestPruning(t *testing.T) {
 	if c.s.Accounts.len() != others || !c.s.Accounts.has(accountOf(c, borrower)) {
 		t.Error("somebody else was dropped")
 	}
-	if c.s.Watched.len() != watched || c.s.WatchLog.len() != log {
+	if c.s.Watched.Len() != watched || c.s.Watched.Len() != log {
 		t.Error("its addresses are not watched any more")
 	}
 	if code := c.ask(w, address.Command{Action: address.ActionCancel}); code != UnknownAccount {
@@ -75,7 +75,7 @@ func TestPruning(t *testing.T) {
 	if code := c.openAgain(w); code != AccountExists {
 		t.Errorf("opened twice: %s", code)
 	}
-	if c.s.Watched.len() != watched || c.s.WatchLog.len() != log {
+	if c.s.Watched.Len() != watched || c.s.Watched.Len() != log {
 		t.Error("its addresses are registered twice")
 	}
 	c.later(pruneMillis + 60_000)

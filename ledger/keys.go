@@ -152,11 +152,9 @@ func (x *execution) watchVaults() {
 // watch registers an address of ours. Followers remember by its number how far
 // they have looked, so a number is never given twice.
 func (s *State) watch(w Watch) {
-	key := w.Chain + "/" + w.Address
-	if !s.Watched.has(key) {
-		s.WatchLog.put(uint64(s.WatchLog.len()), key)
+	if !s.Watched.has(w.Chain + "/" + w.Address) {
+		s.Watched.put(w)
 	}
-	s.Watched.put(key, w)
 }
 
 // watchAccount registers an account's deposit and repay addresses. It reports
@@ -164,24 +162,14 @@ func (s *State) watch(w Watch) {
 func (x *execution) watchAccount(id AccountID) (before bool) {
 	raw := must(hexBytes16(id))
 	for _, c := range x.s.Genesis.Chains {
-		role := address.RoleMinter
-		if c.Name == Ethereum {
-			role = address.RoleDeposit
-		}
-		for _, to := range []struct {
-			purpose Purpose
-			sub     [32]byte
-		}{{PurposeSupply, address.DepositSubaccount(raw)}, {PurposeRepay, address.RepaySubaccount(raw)}} {
-			w := x.s.derive(address.Path{Chain: c.Name, Role: role, Subaccount: to.sub})
+		for _, purpose := range []Purpose{PurposeSupply, PurposeRepay} {
+			w := x.s.derive(accountPath(raw, c.Name, purpose))
 			if x.s.Watched.has(c.Name + "/" + w.Address) {
 				before = true
 				continue
 			}
-			w.Account, w.Purpose, w.From = id, to.purpose, x.s.Tips.at(c.Name).Height
+			w.Account, w.Purpose, w.From = id, purpose, x.s.Tips.at(c.Name).Height
 			x.s.watch(w)
-			if c.Name == Ethereum && !x.s.Senders.has(w.Address) {
-				x.s.Senders.put(w.Address, Sender{Address: w.Address})
-			}
 		}
 	}
 	return before
@@ -223,13 +211,6 @@ func (s *State) AddressOf(id AccountID, chain string, purpose Purpose) (Watch, b
 	if err != nil || !s.Keys.has(KeyECDSA1) {
 		return Watch{}, false
 	}
-	p := address.Path{Chain: chain, Role: address.RoleMinter, Subaccount: address.DepositSubaccount(raw)}
-	if chain == Ethereum {
-		p.Role = address.RoleDeposit
-	}
-	if purpose == PurposeRepay {
-		p.Subaccount = address.RepaySubaccount(raw)
-	}
-	w, ok := s.Watched.get(chain + "/" + s.derive(p).Address)
+	w, ok := s.Watched.get(chain + "/" + s.derive(accountPath(raw, chain, purpose)).Address)
 	return w, ok
 }

@@ -314,10 +314,11 @@ func (st *step) seizureLaw(before, after *State) error {
 		return fmt.Errorf("repay grace: repaid %s of %s, %s of it is on its way", st.l.Repaid, debt.Debt, covered)
 	}
 	after18, code := after.weighAccount(a, asClosed)
-	big := fixed.New(10_000)
-	if code == OK && after18.HF != nil && after18.HF.Less(*h.HF) && !st.l.Repaid.Less(big) && !st.l.Seized.Less(big) &&
+	big := fixed.New(10_000) // base units, and units of value: 10⁴ wei are worth none
+	repaidWorth := c.Int(debt.debtValue(st.l.Repaid))
+	if code == OK && after18.HF != nil && after18.HF.Less(*h.HF) && !st.l.Repaid.Less(big) && !st.l.Seized.Less(big) && !repaidWorth.Less(big) &&
 		!h.below(fixed.New(coll.LT*st.l.rules.Bonus)) {
-		return fmt.Errorf("I18: HF from %s to %s", h.HF, after18.HF)
+		return fmt.Errorf("I18: HF from %s to %s by %s for %s, debt worth %s", h.HF, after18.HF, st.l.Seized, st.l.Repaid, h.DebtValue)
 	}
 	if before.Params.NotClosing && h.below(fixed.New(coll.LT*st.l.rules.Bonus)) && !cleared {
 		return fmt.Errorf("I18: no leg was cleared")

@@ -8,7 +8,8 @@ import (
 )
 
 // A state as a stream: frames of a length and CBOR. The first is the state
-// without its accounts, each later one accounts until they are chunkRows or
+// without its accounts and addresses, then come the addresses of ours, chunkRows
+// in a frame, then the accounts, each frame until they are chunkRows or
 // chunkBytes or all, and a length of 0 ends it. Equal states are equal bytes, and
 // neither side holds all accounts a second time.
 
@@ -19,18 +20,32 @@ const (
 	// answers, a position and a note in each pool, 32 deposits: some 10 kB.
 	chunkBytes = 1 << 20
 	maxChunk   = 4 << 20
-	// maxFrame bounds what is read as everything but accounts.
+	// maxFrame bounds what is read as everything but accounts and addresses.
 	maxFrame = 1 << 30
 )
 
 // Encode writes the state. s must not change meanwhile.
 func (s *State) Encode(w io.Writer) error {
 	rest := *s
-	rest.Accounts = Accounts{}
+	rest.Accounts, rest.Watched = Accounts{}, s.Watched.bare()
 	if err := writeFrame(w, Marshal(&rest)); err != nil {
 		return err
 	}
 	chunk, size := make([]packedRow, 0, chunkRows), 0
+	for r := range s.Watched.packedRows() {
+		if chunk = append(chunk, r); len(chunk) == chunkRows {
+			if err := writeFrame(w, Marshal(chunk)); err != nil {
+				return err
+			}
+			chunk = chunk[:0]
+		}
+	}
+	if len(chunk) > 0 {
+		if err := writeFrame(w, Marshal(chunk)); err != nil {
+			return err
+		}
+		chunk = chunk[:0]
+	}
 	for r := range s.Accounts.packedRows() {
 		chunk, size = append(chunk, r), size+len(r.Packed)
 		if fullChunk(len(chunk), size) {
@@ -86,6 +101,12 @@ func readState(r io.Reader) (*State, error) {
 	if s.Accounts.len() > 0 {
 		return nil, errors.New("accounts in the first frame")
 	}
+	if s.Watched.rows.n > 0 {
+		return nil, errors.New("addresses in the first frame")
+	}
+	if err := s.Watched.fill(func(w *Watches) error { return readWatches(r, w, s.Watched.n) }); err != nil {
+		return nil, err
+	}
 	l := newAccountLoading(&s.Accounts)
 	for last := false; ; {
 		b, err := readFrame(r, maxChunk)
@@ -115,6 +136,27 @@ func readState(r io.Reader) (*State, error) {
 			return nil, err
 		}
 	}
+}
+
+// readWatches reads frames until there are n addresses.
+func readWatches(r io.Reader, w *Watches, n uint64) error {
+	for w.n < n {
+		b, err := readFrame(r, maxChunk)
+		if err != nil {
+			return err
+		}
+		var chunk []packedRow
+		if err := unmarshal(chunkMode, b, &chunk); err != nil {
+			return err
+		}
+		if want := min(n-w.n, chunkRows); uint64(len(chunk)) != want {
+			return fmt.Errorf("%w: a frame of %d addresses, want %d", ErrNotCanonical, len(chunk), want)
+		}
+		if err := w.load(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func writeFrame(w io.Writer, b []byte) error {

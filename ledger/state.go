@@ -34,15 +34,15 @@ type State struct {
 	Accounts Accounts                 `cbor:"16,keyasint"`
 	Suspense table[string, Suspended] `cbor:"17,keyasint"` // "account/asset"
 	Inflows  table[string, Inflow]    `cbor:"18,keyasint"` // counted ones, by id
-	Watched  table[string, Watch]     `cbor:"19,keyasint"` // "chain/address" of ours
+	Watched  Watches                  `cbor:"19,keyasint"` // "chain/address" of ours
 
-	Outflows     Outflows              `cbor:"20,keyasint"`
-	Batches      table[uint64, Batch]  `cbor:"21,keyasint"`
-	NextOutflow  uint64                `cbor:"22,keyasint"`
-	NextBatch    uint64                `cbor:"23,keyasint"`
-	Coins        table[string, Coin]   `cbor:"24,keyasint"` // Bitcoin outputs of ours, by outpoint
-	Senders      table[string, Sender] `cbor:"25,keyasint"` // Ethereum accounts of ours, by address
-	OutflowsHalt string                `cbor:"26,keyasint"` // why nothing may be signed; empty: nothing halts it
+	Outflows     Outflows             `cbor:"20,keyasint"`
+	Batches      table[uint64, Batch] `cbor:"21,keyasint"`
+	NextOutflow  uint64               `cbor:"22,keyasint"`
+	NextBatch    uint64               `cbor:"23,keyasint"`
+	Coins        table[string, Coin]  `cbor:"24,keyasint"` // Bitcoin outputs of ours, by outpoint
+	Senders      Senders              `cbor:"25,keyasint"` // Ethereum accounts of ours that sent or hold something, and the vaults, by address
+	OutflowsHalt string               `cbor:"26,keyasint"` // why nothing may be signed; empty: nothing halts it
 
 	Keys    table[string, Key] `cbor:"27,keyasint"` // by key id
 	Epochs  []Epoch            `cbor:"28,keyasint"` // in force or past, ascending; the last is in force
@@ -66,7 +66,6 @@ type State struct {
 	LastInsured uint64                   `cbor:"50,keyasint"` // the insurance mark of the last sweep (see sweepInsurance)
 	Dips        table[AccountID, Dip]    `cbor:"51,keyasint"` // accounts below HF 1 at the last evaluation
 	Seen        table[string, SeenRepay] `cbor:"52,keyasint"` // repayments on their way, by inflow id
-	WatchLog    table[uint64, string]    `cbor:"90,keyasint"` // keys of Watched as they were registered, from 0; rows stay for ever
 
 	Linked     table[string, AccountID]  `cbor:"40,keyasint"` // wallets beside an account's first one, CAIP-10
 	Payouts    table[AccountID, Payouts] `cbor:"41,keyasint"` // of accounts that said where coins may go
@@ -232,6 +231,18 @@ type Sender struct {
 	Due     fixed.Int `cbor:"6,keyasint"` // wei spent beyond Float, until the facts that bring it are counted
 }
 
+// Senders has no row for an account's address before it first does something:
+// there are two for every account.
+type Senders struct{ table[string, Sender] }
+
+func (t *Senders) at(address string) Sender {
+	s, _ := t.get(address)
+	s.Address = address
+	return s
+}
+
+func (t *Senders) copy(frozen bool) Senders { return Senders{t.table.copy(frozen)} }
+
 // Key is one master key of the cluster.
 type Key struct {
 	ID    string `cbor:"1,keyasint"`
@@ -304,7 +315,6 @@ func (s *State) View() *State {
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	v.Rounds = s.Rounds.copy(f)
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
-	v.WatchLog = s.WatchLog.copy(f)
 	v.Linked, v.Payouts, v.Loans, v.LoansReady = s.Linked.copy(f), s.Payouts.copy(f), s.Loans.copy(f), s.LoansReady.copy(f)
 	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)
 	if s.Opening != nil {

@@ -90,7 +90,11 @@ func chainView(v *ledger.State, chain string) chains.View {
 	case ledger.Bitcoin:
 		view.Coin = func(p string) bool { _, ok := v.Coins.Get(p); return ok }
 	case ledger.Ethereum:
-		view.Sequence = func(a string) (uint64, bool) { s, ok := v.Senders.Get(a); return s.Next, ok }
+		view.Sequence = func(a string) (uint64, bool) {
+			s, _ := v.Senders.Get(a)
+			_, ours := v.Watched.Get(chain + "/" + a)
+			return s.Next, ours
+		}
 		for _, role := range []string{address.RoleHot, address.RoleGas} {
 			if w, ok := v.Vault(chain, role); ok {
 				if s, ok := v.Senders.Get(w.Address); ok && !s.Booked {
@@ -109,15 +113,14 @@ type watched struct {
 	prefix string // chain and slash, as the keys begin
 }
 
-func (w watched) Registered() uint64 { return uint64(w.v.WatchLog.Len()) }
+func (w watched) Registered() uint64 { return uint64(w.v.Watched.Len()) }
 
 func (w watched) Number(n uint64) (string, bool) {
-	key, ok := w.v.WatchLog.Get(n)
-	if !ok || !strings.HasPrefix(key, w.prefix) {
+	key, ok := w.v.Watched.Number(n)
+	if !ok {
 		return "", false
 	}
-	_, ok = w.v.Watched.Get(key)
-	return key[len(w.prefix):], ok
+	return strings.CutPrefix(key, w.prefix)
 }
 
 func (w watched) From(address string) (uint64, bool) {
