@@ -222,6 +222,14 @@ func (c *Cluster) EIP712(on bool) {
 	c.view = c.state.Frozen()
 }
 
+// Insure makes an account the insurance account, as a vote would.
+func (c *Cluster) Insure(account ledger.AccountID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state.Params.Insurance = []ledger.AccountID{account}
+	c.view = c.state.Frozen()
+}
+
 // Say has every member attest body, and expects OK of each.
 func (c *Cluster) Say(kind ledger.Kind, body any) {
 	c.t.Helper()
