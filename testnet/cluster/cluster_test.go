@@ -74,7 +74,7 @@ type result struct {
 // the same directory and borrows by hand through another node.
 func TestDemoAndResume(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts a whole network: three minutes")
+		t.Skip("starts a whole network: four minutes")
 	}
 	dir := filepath.Join(t.TempDir(), "net")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -212,18 +212,20 @@ func aNodeDies(t *testing.T, ctx context.Context, dir string) {
 }
 
 // byHand walks the commands a person would type, with a taproot signer for the
-// request, which the demo does not use.
+// request, which the demo does not use, and ends in her liquidation.
 func byHand(t *testing.T, ctx context.Context, dir string) {
 	t.Helper()
 	apis, err := testnet.APIs(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wallet := filepath.Join(dir, "hand.json")
+	env := func(c *coffer, api int, wallet string) *coffer {
+		c.Env = append(os.Environ(), "COFFER_API="+apis[api], "COFFER_WALLET="+filepath.Join(dir, wallet))
+		return c
+	}
 	at := func(api int, args ...string) map[string]any {
 		t.Helper()
-		c := command(ctx, append(args, "--json")...)
-		c.Env = append(os.Environ(), "COFFER_API="+apis[api], "COFFER_WALLET="+wallet)
+		c := env(command(ctx, append(args, "--json")...), api, "hand.json")
 		if err := c.Run(); err != nil {
 			t.Fatalf("coffer %v: %v\n%s%s", args, err, c.out.String(), c.err.String())
 		}
@@ -263,6 +265,135 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 			args = append(args, "--with", "p2tr")
 		}
 		at(1, args...)
+	}
+
+	// The price falls while she owes 15,100; somebody's bot, funded at the address
+	// that it names itself, takes collateral for half of that (HF is over 0.95).
+	at(2, "borrow", "15000", "usdt.eth", "--to", to, "--with", "p2tr", "--yes")
+	if bob := env(command(ctx, "wallet", "new"), 0, "bob.json"); bob.Run() != nil {
+		t.Fatal(bob.err.String())
+	}
+	if bob := env(command(ctx, "account", "open"), 0, "bob.json"); bob.Run() != nil {
+		t.Fatal(bob.err.String())
+	}
+	owed := func(of, pool string) (supplied, owed int64) {
+		t.Helper()
+		a, err := c.Account(ctx, of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range a.Health.Positions {
+			if p.Pool == pool {
+				supplied, _ = strconv.ParseInt(p.Supplied, 10, 64)
+				owed, _ = strconv.ParseInt(p.Owed, 10, 64)
+			}
+		}
+		return supplied, owed
+	}
+	_, before := owed(id, "usdt.eth")
+	bot := startBot(t, env(command(ctx, "liquidator", "--every", "1s", "--json"), 1, "bob.json"))
+	fund := bot.until("fund")
+	i := slices.IndexFunc(fund.Addresses, func(a botAddress) bool { return a.Asset == "usdt.eth" })
+	if i < 0 {
+		t.Fatalf("the bot names no address for USDT: %+v", fund)
+	}
+	at(0, "testnet", "faucet", "USDT", fund.Addresses[i].Address, "20000", "--dir", dir)
+	at(0, "testnet", "price", "BTC", "37000", "--dir", dir)
+	bot.until("watching")
+	done := bot.until("liquidated").Liquidated
+	if done.Borrower != id || done.Debt != "usdt.eth" || done.Collateral != "btc" {
+		t.Errorf("liquidated %+v, want the debt of %s", done, id)
+	}
+	if !slices.Contains(bot.skipped, id+" PRICE_SUSPECT") {
+		t.Errorf("the fall was never suspect: the bot left alone %v", bot.skipped)
+	}
+	bot.stop()
+	c.SawWrite(done.LogIndex)
+	repaid, _ := strconv.ParseInt(done.Repaid, 10, 64)
+	if _, after := owed(id, "usdt.eth"); repaid < 7_500_000_000 || after > before-repaid+1_000_000 {
+		t.Errorf("she owed %d, owes %d, after a liquidation of %s", before, after, done.Repaid)
+	}
+	if has, _ := owed(fund.Account, "btc"); has == 0 || strconv.FormatInt(has, 10) != done.Gained {
+		t.Errorf("the bot's account supplies %d sats, gained %s", has, done.Gained)
+	}
+}
+
+// bot is a running `coffer liquidator --json`.
+type bot struct {
+	t       *testing.T
+	c       *coffer
+	events  chan botEvent
+	skipped []string // borrower and code
+}
+
+type botAddress struct{ Asset, Address string }
+
+type botEvent struct {
+	Event      string
+	Account    string
+	Addresses  []botAddress
+	Error      string
+	Liquidated client.Liquidated
+	Skipped    client.Skipped
+}
+
+func startBot(t *testing.T, c *coffer) *bot {
+	t.Helper()
+	b := &bot{t: t, c: c, events: make(chan botEvent, 64)}
+	c.Stdout = nil
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(b.events)
+		for d := json.NewDecoder(out); ; {
+			var e botEvent
+			if d.Decode(&e) != nil {
+				return
+			}
+			b.events <- e
+		}
+	}()
+	return b
+}
+
+// until waits for an event of that name; an error before it is one of the test.
+func (b *bot) until(name string) botEvent {
+	b.t.Helper()
+	deadline := time.After(2 * time.Minute)
+	for {
+		select {
+		case e, ok := <-b.events:
+			switch {
+			case !ok:
+				b.t.Fatalf("the bot ended before %s: %s", name, b.c.err.String())
+			case e.Event == name:
+				return e
+			case e.Event == "error":
+				b.t.Errorf("the bot says %s", e.Error)
+			case e.Event == "skipped":
+				b.skipped = append(b.skipped, e.Skipped.Borrower+" "+e.Skipped.Code)
+			}
+		case <-deadline:
+			b.t.Fatalf("no %s in two minutes; left alone: %v", name, b.skipped)
+		}
+	}
+}
+
+// stop is Ctrl-C.
+func (b *bot) stop() {
+	b.t.Helper()
+	if err := b.c.Process.Signal(os.Interrupt); err != nil {
+		b.t.Fatal(err)
+	}
+	b.until("stopped")
+	var exit *exec.ExitError
+	if err := b.c.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 130 {
+		b.t.Errorf("Ctrl-C ends the bot with %v, want exit code 130", err)
 	}
 }
 
