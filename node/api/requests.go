@@ -37,7 +37,7 @@ func (s *server) requests(api huma.API) {
 	}, s.previewRequest)
 	huma.Register(api, huma.Operation{
 		OperationID: "get-request", Method: http.MethodGet, Path: "/v1/requests/{id}",
-		Summary: "What became of a request", Errors: []int{400, 404},
+		Summary: "What became of a request", Errors: []int{400, 404, 503},
 	}, s.getRequest)
 }
 
@@ -278,7 +278,10 @@ func (s *server) judge(ctx context.Context, v view, in ledger.Intent) (c *addres
 type getInput struct {
 	ID      string `path:"id" doc:"SHA-256 of the text in hex"`
 	Account string `query:"account" doc:"whose request it is: needed where this node has not seen it since its start"`
-	Wait    string `query:"wait" doc:"how long to wait for it to be applied, up to 30s" example:"20s"`
+	Wait    string `query:"wait" doc:"how long to wait for it to be applied, and for minIndex, up to 30s" example:"20s"`
+
+	MinIndex    uint64 `query:"minIndex" doc:"wait until this replica reached this LogIndex"`
+	Consistency string `query:"consistency" doc:"linearizable: not older than anything acknowledged before" example:"linearizable"`
 }
 
 func (s *server) getRequest(ctx context.Context, in *getInput) (*reply[client.Request], error) {
@@ -291,10 +294,13 @@ func (s *server) getRequest(ctx context.Context, in *getInput) (*reply[client.Re
 		return nil, s.problem(ledger.Malformed, "id: want 64 hex digits")
 	}
 	id := ledger.Hash(raw)
+	v, err := s.fresh(ctx, &ReadInput{MinIndex: in.MinIndex, Wait: in.Wait, Consistency: in.Consistency})
+	if err != nil {
+		return nil, s.answer(err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	for {
-		v := s.view()
+	for ; ; v = s.view() {
 		r, known := s.lookUp(v, id, in.Account)
 		if known && r.Phase == phaseApplied {
 			r.AsOf = v.Height
@@ -479,7 +485,9 @@ func (s *server) refusal(v view, c *address.Command, code ledger.Code, about str
 	var ahead bool
 	p.Limit, p.Found, ahead = v.numbers(c, code)
 	p.Retryable = p.Retryable || ahead
-	p.Pool = c.Pool
+	if p.Pool = c.Pool; code == ledger.SupplyCap {
+		p.Pool = c.CollateralPool
+	}
 	return p
 }
 
