@@ -22,6 +22,8 @@ func TestRefusedEvent(t *testing.T) {
 		"minimum":   {borrower, c.borrowUSDT("1"), BelowMin, "1000000", "1"},
 		"healthy":   {lender, c.liquidate(borrower, "10000000000", "", "0"), Healthy, "1000000000000000000", "1016216191371"},
 		"fee":       {lender, c.payout(address.ActionWithdraw, "usdt.eth", "10000000000", payeeETH, "1"), FeeTooHigh, "1", ""},
+		"same":      {lender, c.borrowUSDT("5000000000"), SameAsset, "0", c.s.suppliedIn(accountOf(c, lender), "usdt.eth").String()},
+		"fee eats":  {lender, c.payout(address.ActionWithdraw, "usdt.eth", "10000000000", payeeETH, "10000000000"), BelowMin, "10000000001", "10000000000"},
 		"no number": {borrower, c.liquidate(borrower, "10000000000", "", "0"), SelfLiquidation, "", ""},
 	} {
 		w := *c

@@ -120,7 +120,7 @@ func seizeUpTo(legs []leg, coll, debt int, requested fixed.Int, rules seizeRules
 		left := c.Int(deb.debtValue(c.Sub(db, r.Repaid)))
 		rest := c.Int(col.collValue(c.Sub(cb, r.Seized)))
 		if left.Less(minLeftover) || rest.Less(minLeftover) {
-			return seizure{}, Dust
+			return r, Dust // with what it would have been
 		}
 		if rules.Closing && h.below(fixed.New(col.LT*rules.Bonus)) {
 			return seizure{}, NotClosing

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/coffer-network/coffer/ledger/address"
@@ -45,19 +46,22 @@ func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found stri
 	acc := s.Accounts.at(account)
 	switch code {
 	case BelowMin:
-		if c.Action == address.ActionWithdraw || c.Action == address.ActionRepayFromSupply {
-			return pool.Param.MinWithdraw.String(), amount.String()
-		}
-		return pool.Param.MinBorrow.String(), amount.String()
+		return s.minimumNumbers(c, amount)
 	case NoLiquidity:
 		return pool.Cash.String(), amount.String()
 	case BorrowCap:
 		m, _ := s.Market(c.Pool)
 		return pool.Param.BorrowCap.String(), sumText(m.Borrowed, amount)
-	case SupplyCap:
-		m, _ := s.Market(c.Pool)
-		return pool.Param.SupplyCap.String(), sumText(m.Supplied, amount)
+	case SupplyCap: // of a simple loan: an inflow is not refused
+		coll, _ := fixed.Parse(c.Collateral.Units)
+		m, _ := s.Market(c.CollateralPool)
+		return s.Pools.at(c.CollateralPool).Param.SupplyCap.String(), sumText(m.Supplied, coll)
+	case SameAsset:
+		return pool.Param.SameAssetDust.String(), s.suppliedIn(account, c.Pool).String()
 	case InsufficientBalance:
+		if c.Action == address.ActionClaim || c.Action == address.ActionLinkWallet {
+			return "1", "0" // something in suspense; one deposit credited
+		}
 		return s.suppliedIn(account, c.Pool).String(), amount.String()
 	case DeficitLimit:
 		v := s.synced(account)
@@ -75,8 +79,15 @@ func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found stri
 			found = strconv.FormatUint((s.Millis-d.Since)/1000, 10)
 		}
 		return strconv.FormatUint(s.Params.FirstDipSeconds, 10), found
-	case Dust:
-		return minLeftover.String(), ""
+	case Dust, NotClosing:
+		return s.seizureNumbers(c, code, amount)
+	case HasDebt:
+		if h, code := s.Health(account); code == OK {
+			found = h.DebtValue.String()
+		}
+		return "0", found
+	case PriceSuspect:
+		return strconv.FormatUint(s.Params.DeviationBps, 10), strconv.FormatUint(s.jumped(), 10)
 	case PriceStale:
 		limit = strconv.FormatUint(s.Params.PriceMaxAge, 10)
 		if c.Action == address.ActionLiquidate {
@@ -116,6 +127,89 @@ func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found stri
 	return "", ""
 }
 
+// minimumNumbers are the least that a command could have asked for and what it
+// asked for. Beyond the pool's minimum it is what the largest fee must leave.
+func (s *State) minimumNumbers(c *address.Command, amount fixed.Int) (limit, found string) {
+	pool, least := s.Pools.at(c.Pool).Param, fixed.New(1)
+	switch c.Action {
+	case address.ActionWithdraw, address.ActionRepayFromSupply:
+		least = pool.MinWithdraw
+	case address.ActionBorrow:
+		least = pool.MinBorrow
+	case address.ActionOpenLoan:
+		least = pool.MinBorrow
+		coll, _ := fixed.Parse(c.Collateral.Units)
+		if min := s.Pools.at(c.CollateralPool).Param.MinSupply; coll.Less(min) {
+			return min.String(), coll.String()
+		}
+	}
+	if amount.Less(least) && c.Action != address.ActionClaim {
+		return least.String(), amount.String()
+	}
+	switch { // the account had so much, and it was asked for
+	case c.Action == address.ActionClaim:
+		amount = s.Suspense.at(hex16(c.Account) + "/" + c.Pool).Amount
+	case c.Amount.Max:
+		amount = s.suppliedIn(hex16(c.Account), c.Pool)
+	}
+	keep := fixed.New(1)
+	if c.Pool == Bitcoin {
+		keep = fixed.New(dustSats)
+	}
+	fee, _ := fixed.Parse(c.MaxFee.Units)
+	return sumText(fee, keep), amount.String()
+}
+
+// seizureNumbers are why a part of a debt may not be liquidated: the value that
+// must be left of both legs against the smaller that would be, or the health
+// factor below which a part lowers it against the borrower's.
+func (s *State) seizureNumbers(c *address.Command, code Code, amount fixed.Int) (limit, found string) {
+	v := s.synced(hex16(c.Borrower))
+	debtor := v.Accounts.at(hex16(c.Borrower))
+	legs, ok := v.legs(debtor, asClosed)
+	h, err := weigh(legs)
+	p := v.Pools.at(c.CollateralPool).Param
+	coll := slices.IndexFunc(legs, func(g leg) bool { return g.Pool == c.CollateralPool })
+	debt := slices.IndexFunc(legs, func(g leg) bool { return g.Pool == c.Pool })
+	if ok != OK || err != nil || coll < 0 || debt < 0 || h.HF == nil {
+		return "", ""
+	}
+	var calc fixed.Calc
+	if code == NotClosing {
+		limit := calc.MulDivFloor(fixed.New(p.LT*p.Bonus), fixed.Wad, calc.Mul(fixed.Bps, fixed.Bps))
+		return limit.String(), h.HF.String()
+	}
+	z, _ := seize(legs, coll, debt, amount, seizeRules{
+		Bonus: p.Bonus, Fee: p.LiqFee, Target: v.Params.TargetHF, Closing: v.Params.NotClosing, Covered: v.onTheWay(debtor.ID, c.Pool),
+	})
+	left := calc.Int(legs[debt].debtValue(calc.Sub(legs[debt].Debt, z.Repaid)))
+	rest := calc.Int(legs[coll].collValue(calc.Sub(legs[coll].Collateral, z.Seized)))
+	if calc.Err() != nil {
+		return minLeftover.String(), ""
+	}
+	return minLeftover.String(), left.Min(rest).String()
+}
+
+// jumped is by how many bps of the price before the farthest suspect price
+// jumped, rounded down.
+func (s *State) jumped() (bps uint64) {
+	for asset := range s.Pools.All() {
+		p := s.Prices.at(asset)
+		if !s.Suspected(p) {
+			continue
+		}
+		for _, x := range [][2]fixed.Int{{p.SusLow, p.JumpLow}, {p.SusHigh, p.JumpHigh}} {
+			far, near := x[0].Max(x[1]), x[0].Min(x[1])
+			var c fixed.Calc
+			n, ok := c.MulDivFloor(c.Sub(far, near), fixed.Bps, x[0]).Uint64()
+			if c.Err() == nil && ok {
+				bps = max(bps, n)
+			}
+		}
+	}
+	return bps
+}
+
 // gateNumbers say where health would be if the command had been done: the WAD
 // health factor against 1, or the LTV in bps against its limit.
 func (s *State) gateNumbers(c *address.Command, code Code, amount fixed.Int) (limit, found string) {
@@ -136,6 +230,9 @@ type wouldWeigh struct{ hf, ltv, maxLTV string }
 // wouldBe weighs the account as the refused command would have left it, at the
 // newest closed prices.
 func (s *State) wouldBe(c *address.Command, amount fixed.Int) (wouldWeigh, bool) {
+	if c.Action == address.ActionOpenLoan {
+		return s.loanWouldBe(c, amount)
+	}
 	account := hex16(c.Account)
 	h, code := s.Health(account)
 	price, priced := s.Prices.get(c.Pool)
@@ -155,6 +252,27 @@ func (s *State) wouldBe(c *address.Command, amount fixed.Int) (wouldWeigh, bool)
 		lt = calc.Wide(lt.Sub(fixed.Product(worth, fixed.New(pool.Param.LT))))
 		ltv = calc.Wide(ltv.Sub(fixed.Product(worth, fixed.New(pool.Param.LTV))))
 	}
+	return weighWould(&calc, coll, debt, lt, ltv)
+}
+
+// loanWouldBe weighs a simple loan with its collateral there: its account holds
+// nothing else.
+func (s *State) loanWouldBe(c *address.Command, amount fixed.Int) (wouldWeigh, bool) {
+	units, _ := fixed.Parse(c.Collateral.Units)
+	pc, ok1 := s.Prices.get(c.CollateralPool)
+	pd, ok2 := s.Prices.get(c.Pool)
+	cp, ok3 := s.Pools.get(c.CollateralPool)
+	dp, ok4 := s.Pools.get(c.Pool)
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return wouldWeigh{}, false
+	}
+	var calc fixed.Calc
+	coll := calc.MulDivFloor(units, pc.Low, calc.Pow10(cp.Decimals))
+	debt := calc.MulDivCeil(amount, pd.High, calc.Pow10(dp.Decimals))
+	return weighWould(&calc, coll, debt, fixed.Product(coll, fixed.New(cp.Param.LT)), fixed.Product(coll, fixed.New(cp.Param.LTV)))
+}
+
+func weighWould(calc *fixed.Calc, coll, debt fixed.Int, lt, ltv fixed.Wide) (wouldWeigh, bool) {
 	if calc.Err() != nil || debt.IsZero() {
 		return wouldWeigh{}, false
 	}

@@ -101,17 +101,18 @@ func accepted(code ledger.Code, w *client.RequestWhy) string {
 	}
 	switch code {
 	case ledger.BelowMin:
-		if limit, err := fixed.Parse(w.Limit); err == nil {
-			if found, err := fixed.Parse(w.Found); err == nil && !found.Less(limit) {
-				return "more, or a smaller Max fee: what would be left after it is too little to send"
-			}
-		}
 		return "at least " + amount(w.Limit)
 	case ledger.NoLiquidity, ledger.DeficitLimit:
 		return "at most " + amount(w.Limit)
 	case ledger.InsufficientBalance:
+		switch w.Action {
+		case address.ActionClaim:
+			return "nothing: nothing is in suspense"
+		case address.ActionLinkWallet:
+			return "the same once a deposit was credited"
+		}
 		return "at most " + amount(w.Limit) + ", or max"
-	case ledger.BorrowCap, ledger.SupplyCap:
+	case ledger.BorrowCap:
 		return "at most " + amount(room(w.Limit, w.Found, w.Amount))
 	case ledger.HealthFactor:
 		return "an amount that leaves the health factor at 1 or above; it would have been " + shown(w.Found)
@@ -131,7 +132,15 @@ func accepted(code ledger.Code, w *client.RequestWhy) string {
 			return fmt.Sprintf("the same %s s after health first fell below 1; %s s had passed", w.Limit, w.Found)
 		}
 	case ledger.Dust:
-		return "an amount that clears the debt or the collateral, as max does, or leaves 1000 USD of both"
+		return fmt.Sprintf("an amount that clears the debt or the collateral, as max does, or leaves %s of both; it would have left %s", usdOf(w.Limit), usdOf(w.Found))
+	case ledger.NotClosing:
+		return fmt.Sprintf("an amount that clears the debt or the collateral: below a health factor of %s a part lowers it, and it was %s", shown(w.Limit), shown(w.Found))
+	case ledger.SameAsset:
+		return fmt.Sprintf("the same with less than %s supplied there; it was %s", amount(w.Limit), amount(w.Found))
+	case ledger.HasDebt:
+		return fmt.Sprintf("the same without debt; it was %s", usdOf(w.Found))
+	case ledger.PriceSuspect:
+		return fmt.Sprintf("the same once the price is confirmed: it jumped by %s, more than %s", ofBps(w.Found), ofBps(w.Limit))
 	case ledger.Healthy:
 		return "nothing: a health factor of 1 or above is not liquidated; it was " + shown(w.Found)
 	case ledger.BadNonce:
@@ -157,6 +166,14 @@ func shown(wad string) string {
 		return "unknown"
 	}
 	return ledger.DisplayHF(&hf)
+}
+
+func usdOf(text string) string {
+	n, err := fixed.Parse(text)
+	if err != nil {
+		return "unknown"
+	}
+	return dollars(n)
 }
 
 func ofBps(text string) string {

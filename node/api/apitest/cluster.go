@@ -38,6 +38,7 @@ const start = 1_700_000_000_000 // ledger time at genesis, ms
 // Cluster is one replica whose commands are applied as they come.
 type Cluster struct {
 	t       testing.TB
+	genesis ledger.Genesis       // before the members
 	members []ed25519.PrivateKey // sorted by id
 	ecdsa   *secp256k1.PrivateKey
 	ed25519 ed25519.PrivateKey
@@ -66,16 +67,21 @@ type stop struct {
 	until chan struct{} // waited for
 }
 
-// New is a cluster whose genesis alone is applied: no keys yet.
-func New(t testing.TB) *Cluster {
+// New is a cluster whose genesis alone is applied: no keys yet. change alters
+// the genesis first.
+func New(t testing.TB, change ...func(*ledger.Genesis)) *Cluster {
 	t.Helper()
-	return of(t, genesis())
+	g := genesis()
+	for _, f := range change {
+		f(&g)
+	}
+	return of(t, g)
 }
 
 func of(t testing.TB, g ledger.Genesis) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, applied: make(chan struct{}), blocks: 100,
+		t: t, genesis: g, applied: make(chan struct{}), blocks: 100,
 		signed: map[uint64][]api.SignedSession{}, seen: map[ledger.AccountID][]api.Sighting{},
 		status: api.NodeStatus{Name: "node-1", Version: "test", Role: "leader", Leader: "node-1"},
 	}
@@ -107,9 +113,9 @@ func of(t testing.TB, g ledger.Genesis) *Cluster {
 
 // NewWithKeys is New with keys in force, prices, fee rates and chain heights:
 // BTC at $50,000, ETH at $2,500, USDT at $1.
-func NewWithKeys(t testing.TB) *Cluster {
+func NewWithKeys(t testing.TB, change ...func(*ledger.Genesis)) *Cluster {
 	t.Helper()
-	return New(t).withKeys()
+	return New(t, change...).withKeys()
 }
 
 // NewWithUSDC is NewWithKeys with a third pool, usdc.eth at $1, whose collateral
@@ -215,19 +221,32 @@ func (c *Cluster) flip() {
 }
 
 // EIP712 sets whether requests may be signed by that scheme, as a vote would.
-func (c *Cluster) EIP712(on bool) {
+func (c *Cluster) EIP712(on bool) { c.Params(func(p *ledger.Params) { p.EIP712 = on }) }
+
+// Params sets parameters of the whole cluster at once, as votes would after
+// days.
+func (c *Cluster) Params(change func(*ledger.Params)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state.Params.EIP712 = on
+	change(&c.state.Params)
 	c.view = c.state.Frozen()
 }
 
 // Insure makes an account the insurance account, as a vote would.
 func (c *Cluster) Insure(account ledger.AccountID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.state.Params.Insurance = []ledger.AccountID{account}
-	c.view = c.state.Frozen()
+	c.Params(func(p *ledger.Params) { p.Insurance = []ledger.AccountID{account} })
+}
+
+// Stop has a FactQuorum vote for a flag, which is in force at once. pool "" is
+// the whole cluster.
+func (c *Cluster) Stop(pool string, flag ledger.Flag) {
+	c.t.Helper()
+	p := ledger.Proposal{Kind: ledger.ProposeStop, Text: "test", Pool: pool, Flag: flag}
+	for _, k := range c.members[:c.View().Epoch().FactQuorum] {
+		if code := c.say(k, ledger.KindVote, ledger.Vote{Hash: p.Hash(), Yes: true, Proposal: &p}); code != ledger.OK {
+			c.t.Fatalf("vote to stop %q: %s", pool, code)
+		}
+	}
 }
 
 // Say has every member attest body, and expects OK of each.
@@ -280,7 +299,7 @@ func (c *Cluster) Remember(s *history.Store) {
 // Replica is another node of the cluster, with a state and a memory of its own:
 // it applied all that this one did and goes on doing so.
 func (c *Cluster) Replica() *Cluster {
-	r := New(c.t)
+	r := of(c.t, c.genesis)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r.leader, r.status.Name, r.status.Role = c, fmt.Sprintf("node-%d", len(c.replicas)+2), "follower"
