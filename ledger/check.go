@@ -50,6 +50,9 @@ func (s *State) Check() error {
 	if err := s.checkIdle(); err != nil {
 		return err
 	}
+	if err := s.checkTiers(); err != nil {
+		return err
+	}
 	anchors := map[string]uint64{}
 	for id, b := range s.Batches.all() {
 		if b.Done == s.Live.has(id) {

@@ -93,9 +93,12 @@ func coreGenesis() (Genesis, []ed25519.PrivateKey) {
 }
 
 // newCluster has applied nothing but its genesis.
-func newCluster(t testing.TB) *cluster {
+func newCluster(t testing.TB, change ...func(*Genesis)) *cluster {
 	t.Helper()
 	g, keys := coreGenesis()
+	for _, f := range change {
+		f(&g)
+	}
 	s, err := NewState(g)
 	if err != nil {
 		t.Fatal(err)
@@ -107,9 +110,9 @@ func newCluster(t testing.TB) *cluster {
 
 // running is a cluster with keys in force, prices, fee rates, heights and
 // floats: BTC at 50,000, ETH at 2,500, USDT at 1 USD.
-func running(t testing.TB) *cluster {
+func running(t testing.TB, change ...func(*Genesis)) *cluster {
 	t.Helper()
-	c := newCluster(t)
+	c := newCluster(t, change...)
 	c.tick(1000)
 	c.tick(1000)
 	c.keygen()

@@ -146,12 +146,22 @@ func TestLoanRefundFails(t *testing.T) {
 	c.send(id, "50000000")
 	c.mine(Bitcoin, 12)
 	c.wait(601)
-	c.beat()
-	c.s.OutflowsHalt = ""
-	for _, b := range c.payments() {
-		c.all(KindFinal, c.finalFact(b, OutcomeReverted))
+	for p, k := range c.s.Coins.all() { // so that the refund cannot be planned
+		k.Height = 1 << 30
+		c.s.Coins.put(p, k)
 	}
+	c.beat()
 	open := c.s.NextOutflow
+	o := c.s.Outflows.at(open - 1)
+	if o.State != Queued || o.Account != id {
+		t.Fatalf("refund %+v", o)
+	}
+	o.Created = 1
+	c.s.Outflows.put(o.ID, o)
+	c.beat()
+	if got := c.s.Outflows.at(o.ID).State; got != Refunded {
+		t.Fatalf("it is %s", got)
+	}
 	c.beat()
 	c.beat()
 	if l := c.loan(id); c.s.NextOutflow != open || l.Phase != LoanReturned || c.s.supplyShares(id, "btc").IsZero() {

@@ -35,6 +35,10 @@ func (c *cluster) given(pool string, amount fixed.Int) {
 	p.Credited = must(fixed.Add(p.Credited, amount))
 	c.s.Pools.put(pool, p)
 	c.s.refreshRates()
+	if pool == "btc" { // with the coin that it is
+		at := outpoint("given", c.s.Coins.len())
+		c.s.Coins.put(at, Coin{Outpoint: at, Sats: sats(amount), State: CoinAvailable})
+	}
 }
 
 // "With Require payout list: yes, every coin that leaves for the account goes

@@ -83,6 +83,8 @@ type Params struct {
 	InsuranceBps     uint64      `cbor:"28,keyasint"` // of reserve-factor income, swept to the insurance account
 	Insurance        []AccountID `cbor:"29,keyasint"` // may cover deficits; the first earns the sweep. At most MaxInsurance
 
+	BoostSeconds uint64 `cbor:"40,keyasint"` // between two rounds of boosted Bitcoin payouts (spec: outflows W4)
+
 	// How long what was voted waits before it takes effect, so that users can
 	// leave (spec: committee §9). Fixed by genesis: a test network may do with
 	// seconds.
@@ -107,6 +109,7 @@ func DefaultParams() Params {
 		TWAPAlertBps:    250, // below the 2.85 % of 2026-03-10 that no one-round rule saw (spec: lending §12.5)
 		FirstDipSeconds: 60, FreezeDeficitBps: 50, LiquidatorSec: 86_400, InsuranceBps: 2_000,
 		LiftSeconds: 3_600, SetSeconds: 172_800, LowerSeconds: 604_800, StepSeconds: 86_400, SocialiseSeconds: 86_400, ProposalSeconds: 604_800,
+		BoostSeconds:       300,
 		PayoutDelaySeconds: 86_400, LoanWindowSeconds: 86_400, LoanSlippageBps: 500,
 	}
 }

@@ -132,6 +132,7 @@ func (s *State) nextReady() bool {
 // Vaults (spec: signing §4).
 var vaults = []address.Path{
 	{Chain: Bitcoin, Role: address.RoleMinter},
+	{Chain: Bitcoin, Role: address.RolePool},
 	{Chain: Ethereum, Role: address.RoleHot},
 	{Chain: Ethereum, Role: address.RoleGas},
 }

@@ -65,10 +65,12 @@ const (
 	OutflowRefund   OutflowKind = 3 // a claim from suspense
 	OutflowSweep    OutflowKind = 4 // custody's own: a deposit address into the hot address
 	OutflowGas      OutflowKind = 5 // custody's own: gas for a sweep
+	OutflowRecoup   OutflowKind = 6 // custody's own: the minter pays the pool back what it fronted
+	OutflowMerge    OutflowKind = 7 // custody's own: many small coins of a vault into few
 )
 
 func (k OutflowKind) String() string {
-	return [...]string{"", "borrow", "withdraw", "refund", "sweep", "gas"}[k]
+	return [...]string{"", "borrow", "withdraw", "refund", "sweep", "gas", "recoup", "merge"}[k]
 }
 
 // Outflow is one payment owed.
@@ -92,6 +94,7 @@ type Outflow struct {
 	From    string       `cbor:"17,keyasint"` // sweep: the swept address; else empty
 	After   uint64       `cbor:"18,keyasint"` // outflow that must be MINED before this is planned (gas before sweep)
 	Carries []string     `cbor:"19,keyasint"` // sweep: ids of the inflows it brings in
+	Boosted bool         `cbor:"21,keyasint"` // Bitcoin: fronted by the pool, in a batch (see BitcoinPool)
 	Heir    string       `cbor:"20,keyasint"` // Bitcoin, QUEUED again: the coin that must be its next anchor (spec: outflows §3.4)
 }
 
@@ -118,6 +121,7 @@ type Batch struct {
 	Done     bool      `cbor:"9,keyasint"`  // final, or given up for good
 	Digest   Hash      `cbor:"10,keyasint"` // BatchTest: what is signed
 	Tip      uint64    `cbor:"11,keyasint"` // attested height when the newest bytes were planned
+	Vault    string    `cbor:"14,keyasint"` // Bitcoin: role of the vault whose coins it spends
 	Planned  uint64    `cbor:"12,keyasint"` // ledger time of that, ms
 	Stuck    uint64    `cbor:"13,keyasint"` // ledger time since when a bump would exceed the cap, ms; 0: it would not
 }

@@ -56,7 +56,7 @@ func (s *State) bitcoinPlan(vault Watch, heir string, pays []recipient) (tx Bitc
 		lens, gross = append(lens, len(script)), gross+p.Gross
 	}
 	tip := s.Tips.at(Bitcoin).Height
-	anchors := func(k Coin) bool { return k.Height+c.Final-1 <= tip }
+	anchors := func(k Coin) bool { return k.State != CoinReusable && k.Height+c.Final-1 <= tip }
 
 	var picked []Coin
 	var sum uint64
@@ -112,11 +112,11 @@ func (s *State) bitcoinPlan(vault Watch, heir string, pays []recipient) (tx Bitc
 		if i == 0 {
 			part += fee % n
 		}
-		if part >= p.Gross || p.Gross-part < dustSats {
+		if n == 1 && (part >= p.Gross || p.Gross-part < dustSats) {
 			return tx, nil, BelowMin
 		}
 		fees = append(fees, fixed.New(part))
-		tx.Outputs = append(tx.Outputs, BitcoinOut{Address: p.To, Sats: p.Gross - part})
+		tx.Outputs = append(tx.Outputs, BitcoinOut{Address: p.To, Sats: p.Gross - min(part, p.Gross)})
 	}
 	for _, k := range picked {
 		w := s.Watched.at(Bitcoin + "/" + k.Address)
@@ -138,7 +138,11 @@ func (s *State) bitcoinPlan(vault Watch, heir string, pays []recipient) (tx Bitc
 const p2wpkhScriptLen = 22
 
 func (x *execution) planBitcoin(o Outflow) Code {
-	vault, ok := x.s.Vault(Bitcoin, address.RoleMinter)
+	role := address.RoleMinter
+	if o.Boosted {
+		role = address.RolePool
+	}
+	vault, ok := x.s.Vault(Bitcoin, role)
 	if !ok {
 		return Halted
 	}
@@ -164,7 +168,7 @@ func (x *execution) planBitcoinBatch(vault Watch, os []Outflow) (too []uint64, c
 		return nil, code
 	}
 	for i, o := range os {
-		if o.MaxFee.Less(fees[i]) && o.Account != "" {
+		if o.MaxFee.Less(fees[i]) && o.Account != "" || tx.Outputs[i].Sats < dustSats {
 			too = append(too, o.ID) // it waits, others pass it
 		}
 		tx.Outputs[i].Outflow = o.ID
@@ -172,7 +176,7 @@ func (x *execution) planBitcoinBatch(vault Watch, os []Outflow) (too []uint64, c
 	if len(too) > 0 {
 		return too, FeeTooHigh
 	}
-	b := x.newBatch(Bitcoin, tx.Inputs[0].Outpoint, os, fees)
+	b := x.newBatch(Bitcoin, tx.Inputs[0].Outpoint, vault, os, fees)
 	x.freeze(tx, b.ID)
 	x.openAttempt(b, Attempt{Kind: AttemptFirst, Bitcoin: &tx})
 	return nil, OK
@@ -180,9 +184,9 @@ func (x *execution) planBitcoinBatch(vault Watch, os []Outflow) (too []uint64, c
 
 // newBatch makes the batch that pays outflows under an anchor, and fixes their
 // fees.
-func (x *execution) newBatch(chain, anchor string, os []Outflow, fees []fixed.Int) Batch {
+func (x *execution) newBatch(chain, anchor string, vault Watch, os []Outflow, fees []fixed.Int) Batch {
 	s := x.s
-	b := Batch{ID: s.NextBatch, Kind: BatchPay, Chain: chain, Key: KeyECDSA1, Anchor: anchor}
+	b := Batch{ID: s.NextBatch, Kind: BatchPay, Chain: chain, Key: KeyECDSA1, Anchor: anchor, Vault: vault.Path.Role}
 	s.NextBatch++
 	for i, o := range os {
 		o.Batch, o.Heir, o.Fee = b.ID, "", fees[i]
@@ -264,7 +268,7 @@ func (x *execution) planEthereum(o Outflow) Code {
 	}
 	sender.Next++
 	s.Senders.put(sender.Address, sender)
-	b := x.newBatch(Ethereum, EthereumAnchor(from.Address, tx.Sequence), []Outflow{o}, []fixed.Int{fee})
+	b := x.newBatch(Ethereum, EthereumAnchor(from.Address, tx.Sequence), from, []Outflow{o}, []fixed.Int{fee})
 	x.openAttempt(b, Attempt{Kind: AttemptFirst, Ethereum: &tx})
 	return OK
 }
@@ -370,7 +374,11 @@ func (s *State) Quote(asset, to string, gross fixed.Int) (fee, suggested fixed.I
 		}
 		vsize := bitcoinVSize(1, 34, 22) // before the coins are known: one input, change, the largest payee
 		if sats, ok := gross.Uint64(); ok {
-			if vault, ok := s.Vault(Bitcoin, address.RoleMinter); ok {
+			role := address.RoleMinter
+			if s.boosts(Outflow{Asset: a.ID, Account: "any", Gross: gross}) {
+				role = address.RolePool
+			}
+			if vault, ok := s.Vault(Bitcoin, role); ok {
 				if tx, _, code := s.bitcoinPlan(vault, "", []recipient{{to, sats}}); code == OK {
 					vsize = tx.vsize()
 				}

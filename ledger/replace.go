@@ -379,7 +379,7 @@ func (s *State) spareCoins(vault string) []Coin {
 	tip := s.Tips.at(Bitcoin).Height
 	var coins []Coin
 	for _, k := range s.Coins.all() {
-		if k.State == CoinAvailable && k.Height > 0 && k.Height <= tip && s.vaultHolds(vault, k) {
+		if (k.State == CoinAvailable || k.State == CoinReusable) && k.Height > 0 && k.Height <= tip && s.vaultHolds(vault, k) {
 			coins = append(coins, k)
 		}
 	}
@@ -476,9 +476,11 @@ func (x *execution) moreGas(b Batch, wei fixed.Int) {
 }
 
 // vaultOf is the vault whose coins a batch spends.
-func (s *State) vaultOf(b Batch) (Watch, bool) { return s.Vault(Bitcoin, address.RoleMinter) }
+func (s *State) vaultOf(b Batch) (Watch, bool) { return s.Vault(Bitcoin, b.Vault) }
 
-// vaultHolds reports whether a coin is the vault's.
-func (s *State) vaultHolds(vault string, k Coin) bool { return true }
-
-func (s *State) changeParts(vault Watch, change, rate uint64, coins int) uint64 { return 1 }
+// vaultHolds reports whether a coin is the vault's: the pool has what lies at its
+// address, the minter everything else.
+func (s *State) vaultHolds(vault string, k Coin) bool {
+	pool, _ := s.Vault(Bitcoin, address.RolePool)
+	return (vault == pool.Address) == (k.Address == pool.Address)
+}

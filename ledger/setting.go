@@ -40,6 +40,7 @@ func (p *Params) settings() []setting {
 		{"first_dip_seconds", &p.FirstDipSeconds}, {"repay_grace_sec", &p.RepayGraceSec}, {"not_closing", &p.NotClosing},
 		{"freeze_deficit_bps", &p.FreezeDeficitBps}, {"target_hf", &p.TargetHF}, {"one_price", &p.OnePrice},
 		{"unfinal_counts", &p.UnfinalCounts}, {"liquidator_sec", &p.LiquidatorSec},
+		{"boost_seconds", &p.BoostSeconds},
 		{"insurance_bps", &p.InsuranceBps}, {"insurance", &p.Insurance},
 	}
 }

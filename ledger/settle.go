@@ -15,6 +15,9 @@ func (x *execution) newOutflow(o Outflow) Outflow {
 		o.Net = o.Gross
 	}
 	s.NextOutflow++
+	if o.Boosted = s.boosts(o); o.Boosted {
+		x.accrueBoost(o)
+	}
 	s.Outflows.put(o.ID, o)
 	s.Queue.put(o.ID, o.Created)
 	if o.Account != "" {
@@ -68,6 +71,9 @@ func (x *execution) refund(o Outflow, spent fixed.Int, own bool) {
 	}
 	s.refreshRates()
 	x.move(s.Outflows.at(o.ID), Refunded)
+	if o.Boosted {
+		x.returnBoost(o)
+	}
 	x.freeHeir(o.ID)
 }
 
@@ -201,6 +207,9 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 			return Malformed
 		}
 	case OutcomeReverted:
+		if a.Bitcoin != nil {
+			return Malformed // no transaction there fails in a block
+		}
 	default:
 		return Malformed
 	}
@@ -220,7 +229,7 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 	}
 	parts := split(f.Fee, len(b.Outflows))
 	for i, id := range b.Outflows {
-		x.settle(x.s.Outflows.at(id), a, f, parts[i])
+		x.settle(b, x.s.Outflows.at(id), a, f, parts[i])
 	}
 	return OK
 }
@@ -240,7 +249,7 @@ func split(v fixed.Int, n int) []fixed.Int {
 
 // settle closes one outflow of a batch whose anchor's final spend is known. cost
 // is its part of what the chain took, native.
-func (x *execution) settle(o Outflow, a Attempt, f FinalFact, cost fixed.Int) {
+func (x *execution) settle(b Batch, o Outflow, a Attempt, f FinalFact, cost fixed.Int) {
 	s := x.s
 	o.TxID = f.TxID
 	s.Outflows.put(o.ID, o)
@@ -253,6 +262,7 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact, cost fixed.Int) {
 	taken := fixed.Int{} // what the chain took in the outflow's own asset
 	if a.Bitcoin != nil {
 		taken = cost
+		x.settleTier(o, b, paid, sats(cost))
 	}
 	switch {
 	case o.Kind == OutflowGas:
@@ -262,6 +272,10 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact, cost fixed.Int) {
 		if !paid {
 			x.move(o, Queued)
 		}
+	case o.Kind == OutflowMerge && !paid:
+		x.move(o, Refunded) // it moved nothing; the next one takes other coins
+		x.bookFee(o.Asset, fixed.Int{}, taken)
+		s.refreshRates()
 	case o.Kind == OutflowSweep:
 		from := s.Senders.at(o.From)
 		from.Open--
@@ -270,6 +284,9 @@ func (x *execution) settle(o Outflow, a Attempt, f FinalFact, cost fixed.Int) {
 			x.move(o, Refunded)
 		}
 		x.swept(o, paid)
+	case paid && o.Account == "": // from one vault of ours to another, at our own cost
+		x.bookFee(o.Asset, fixed.Int{}, taken)
+		s.refreshRates()
 	case paid:
 		s.sync()
 		if code := s.outflowDone(o.Asset, o.Gross); code != OK {
@@ -362,7 +379,7 @@ func (x *execution) finalBitcoin(b Batch, a Attempt, f FinalFact) {
 		s.Coins.delete(in.Outpoint)
 	}
 	for i, out := range a.Bitcoin.Outputs {
-		if out.Outflow != 0 {
+		if out.Outflow != 0 && s.Outflows.at(out.Outflow).Account != "" {
 			continue
 		}
 		k := Coin{Outpoint: outpoint(f.TxID, i), Sats: out.Sats, Address: out.Address, Height: f.Height, State: CoinAvailable}

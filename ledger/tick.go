@@ -3,6 +3,7 @@ package ledger
 import (
 	"slices"
 
+	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
@@ -61,6 +62,7 @@ func (x *execution) tick() {
 	}
 	x.task("sweep", (*execution).planSweeps)
 	x.task("plan", (*execution).planQueue)
+	x.bitcoinTasks()
 }
 
 func (x *execution) task(name string, f func(*execution)) {
@@ -75,10 +77,16 @@ func (x *execution) planQueue() {
 		if first := x.s.Outflows.at(o.After); o.After != 0 && first.State != Mined && first.State != Paid {
 			continue
 		}
+		if o.Boosted && o.Heir == "" {
+			continue // in rounds, many at once
+		}
 		if o.Account != "" && x.refused(o) {
 			continue
 		}
-		x.try(func(x *execution) Code { return x.plan(o) })
+		code := x.try(func(x *execution) Code { return x.plan(o) })
+		if a, _ := x.s.Genesis.Asset(o.Asset); code == OutflowCap && a.Chain == Bitcoin {
+			x.consolidate(address.RoleMinter, maxInputs) // it waits for fewer, larger coins (spec: outflows U6)
+		}
 	}
 }
 

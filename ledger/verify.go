@@ -71,7 +71,7 @@ func (s *State) VerifySpend(batch, k uint64, spends []string, pays []Payment) er
 // verifyChange: whatever a Bitcoin transaction pays beyond its outflows goes to
 // the vault, and what it leaves to the miners is within bounds.
 func (s *State) verifyChange(b Batch, spends []string, pays, left []Payment) error {
-	vault, ok := s.Vault(Bitcoin, "minter")
+	vault, ok := s.vaultOf(b)
 	if !ok {
 		return fmt.Errorf("batch %d: no vault", b.ID)
 	}

@@ -137,6 +137,10 @@ func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w wo
 		}
 	}
 	for _, in := range o.Inflows {
+		if isFloat(v, in.Fact) && in.Depth >= max(c.Final, 1) {
+			say(ledger.KindInflow, in.Fact)
+			continue
+		}
 		if _, counted := v.Inflows.Get(in.Fact.ID); counted || !isDeposit(v, in.Fact) {
 			continue
 		}
@@ -193,6 +197,14 @@ func isDeposit(v *ledger.State, f ledger.InflowFact) bool {
 	w, ok := v.Watched.Get(f.Chain + "/" + f.Address)
 	_, pool := v.Pools.Get(f.Asset)
 	return ok && pool && w.Account != ""
+}
+
+// isFloat: a coin of the operators at the pool's own address, while the ledger
+// waits for the float that genesis promised.
+func isFloat(v *ledger.State, f ledger.InflowFact) bool {
+	w, ok := v.Watched.Get(f.Chain + "/" + f.Address)
+	_, counted := v.Coins.Get(f.ID)
+	return ok && !counted && v.FloatWanted(w)
 }
 
 func bodyOf(b ledger.Batch, k uint64) (uint64, bool) {

@@ -25,6 +25,8 @@ const (
 	gwei          = 1_000_000_000
 	sweepDepth    = 2
 	tokenGas      = 100_000
+	poolCoins     = 4                      // the float of the pool vault comes in
+	poolCoinSats  = 1_250_000              // each
 	floatWei      = "10000000000000000000" // on each of eth/hot and eth/gas
 
 	bitcoinEvery = 2 * time.Second
@@ -40,6 +42,7 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 	p.AllowNoFaultTolerance = o.NoFaultTolerance
 	// A vote's effect should be seen before the coffee is cold; in earnest users
 	// need days to leave.
+	p.BoostSeconds = 10
 	p.LiftSeconds, p.SetSeconds, p.LowerSeconds, p.StepSeconds, p.SocialiseSeconds, p.ProposalSeconds = 5, 10, 20, 10, 10, 3_600
 	usdt := pool("usdt.eth", 200, 9200, 700, 30_000, 1000, 6500, 7400)
 	usdt.MinSupply, usdt.MinBorrow, usdt.MinWithdraw = fixed.New(1_000_000), fixed.New(1_000_000), fixed.New(1_000_000)
@@ -48,7 +51,7 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 	g := ledger.Genesis{
 		Version: 1, Name: clusterName, Brand: brand, Millis: uint64(now.UnixMilli()), Epoch: e,
 		Chains: []ledger.ChainParam{
-			{Name: ledger.Bitcoin, CAIP2: bitcoinCAIP2, Start: bitcoinHeight, Final: bitcoinFinal, MinRate: satPerKVBMin, MaxRate: satPerKVBMax, BlockSubsidy: bitcoinReward},
+			{Name: ledger.Bitcoin, CAIP2: bitcoinCAIP2, Start: bitcoinHeight, Final: bitcoinFinal, MinRate: satPerKVBMin, MaxRate: satPerKVBMax, BlockSubsidy: bitcoinReward, Float: fixed.New(poolCoins * poolCoinSats)},
 			{Name: ledger.Ethereum, CAIP2: ethereumCAIP2, Start: ethereumHeight, Sweep: sweepDepth, MinRate: gwei, MaxRate: 20 * gwei, MinTip: gwei, Float: fixed.MustParse(floatWei)},
 		},
 		// Solana's devnet, and Internet Computer identities of a test.

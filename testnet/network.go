@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/node"
 	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/ethereum/go-ethereum/common"
@@ -424,7 +425,8 @@ func (n *Network) procs() []*Proc {
 	return ps
 }
 
-// fundFloats sends the operators' gas money to the two Ethereum vaults, once.
+// fundFloats sends the operators' own coins, once: gas money to the two Ethereum
+// vaults, and the pool's float.
 func (n *Network) fundFloats(ctx context.Context) error {
 	cl, err := n.Nodes[0].Client.Cluster(ctx)
 	if err != nil {
@@ -433,6 +435,11 @@ func (n *Network) fundFloats(ctx context.Context) error {
 	want, _ := new(big.Int).SetString(floatWei, 10)
 	for _, c := range cl.Chains {
 		for _, v := range c.Vaults {
+			if c.Name == ledger.Bitcoin && v.Role == address.RolePool {
+				if err := n.fundPool(ctx, v.Address); err != nil {
+					return err
+				}
+			}
 			if c.Name != ledger.Ethereum {
 				continue
 			}
@@ -450,6 +457,24 @@ func (n *Network) fundFloats(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// poolFunded marks a network whose pool vault was sent its float.
+const poolFunded = "pool-funded"
+
+// fundPool sends the float of boosted Bitcoin payouts, once. Nobody waits for its
+// confirmations: boosted payouts do.
+func (n *Network) fundPool(ctx context.Context, to string) error {
+	mark := filepath.Join(n.Dir, poolFunded)
+	if _, err := os.Stat(mark); err == nil {
+		return nil
+	}
+	for range poolCoins {
+		if _, err := n.Bitcoin.Fund(ctx, to, poolCoinSats); err != nil {
+			return fmt.Errorf("fund the pool vault: %w", err)
+		}
+	}
+	return os.WriteFile(mark, nil, 0o600)
 }
 
 // untilFloats waits until a payout could be quoted: fee rates are agreed and the floats booked.

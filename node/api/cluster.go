@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -71,6 +72,9 @@ func (v view) chains(local []ChainStatus) []client.Chain {
 				}
 				x.Floats[a.Role] = f.Float.String()
 			}
+		}
+		if c.Name == ledger.Bitcoin && v.Two.Booked {
+			x.Floats = map[string]string{address.RolePool: strconv.FormatUint(v.Two.Float, 10)}
 		}
 		for _, l := range local {
 			if l.Chain == c.Name {

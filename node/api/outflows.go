@@ -202,6 +202,14 @@ func (s *server) whyQueued(v view, o ledger.Outflow, wait func(client.Waiting)) 
 		wait(client.Waiting{What: "prior outflow", Have: fmt.Sprintf("outflow %d is %s", before.ID, before.State)})
 		return
 	}
+	if o.Boosted && !v.Two.Booked {
+		wait(client.Waiting{What: "pool float", Have: strconv.FormatUint(v.Two.Float, 10)})
+		return
+	}
+	if o.Boosted {
+		every := v.Params.BoostSeconds
+		wait(client.Waiting{What: "round of boosted payouts", Need: at((v.Time()/every + 1) * every * 1000).Format(time.RFC3339)})
+	}
 	fee, _, code := v.quote(o.Asset, o.To, o.Gross)
 	switch {
 	case code == ledger.PriceStale:

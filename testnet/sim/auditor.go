@@ -67,6 +67,7 @@ func (a *auditor) fund() {
 		a.own[p.Chain+"/"+text] = why
 	}
 	own(address.Path{Chain: ledger.Bitcoin, Role: address.RoleMinter}, ledger.PurposeVault)
+	own(address.Path{Chain: ledger.Bitcoin, Role: address.RolePool}, ledger.PurposeVault)
 	own(address.Path{Chain: ledger.Ethereum, Role: address.RoleHot}, ledger.PurposeVault)
 	own(address.Path{Chain: ledger.Ethereum, Role: address.RoleGas}, ledger.PurposeVault)
 	for _, c := range a.s.clients {
@@ -280,14 +281,25 @@ func (a *auditor) paid(id uint64) error {
 	if !ok || !slices.Contains(t.pays, ledger.Payment{Asset: o.Asset, To: o.To, Amount: o.Net}) {
 		return fmt.Errorf("outflow %d is PAID by %s, which does not pay it", id, o.TxID)
 	}
+	if o.Kind == ledger.OutflowRecoup {
+		a.s.rep.Recoups++
+	}
 	if o.Account == "" {
+		if asset.Chain == ledger.Bitcoin { // between vaults of ours: the fee alone is gone
+			a.out["btc"] = add(a.out["btc"], t.fee)
+			a.lost = add(a.lost, t.fee)
+		}
 		return nil
+	}
+	if o.Boosted {
+		a.s.rep.Boosted++
 	}
 	a.out[o.Asset] = add(a.out[o.Asset], o.Net)
 	if o.Asset == "btc" {
-		a.out["btc"] = add(a.out["btc"], t.fee)
-		if o.Fee.Less(t.fee) {
-			a.lost = add(a.lost, must(fixed.Sub(t.fee, o.Fee)))
+		fee := a.part(o, t.fee)
+		a.out["btc"] = add(a.out["btc"], fee)
+		if o.Fee.Less(fee) {
+			a.lost = add(a.lost, must(fixed.Sub(fee, o.Fee)))
 		}
 	}
 	i := slices.IndexFunc(a.asks[o.To], func(k ask) bool { return k.outflow == id })
@@ -310,10 +322,24 @@ func (a *auditor) unpaid(id uint64) error {
 		if !ok {
 			return fmt.Errorf("outflow %d is UNPAID_PROVEN by %s, which is not on the chain", id, o.TxID)
 		}
-		a.out["btc"] = add(a.out["btc"], t.fee)
-		a.lost = add(a.lost, t.fee)
+		fee := a.part(o, t.fee)
+		a.out["btc"] = add(a.out["btc"], fee)
+		a.lost = add(a.lost, fee)
 	}
 	return nil
+}
+
+// part is an outflow's share of what its transaction cost: even, the remainder to
+// the first of the batch.
+func (a *auditor) part(o ledger.Outflow, fee fixed.Int) fixed.Int {
+	b, _ := a.s.reference.Batches.Get(o.Batch)
+	total, _ := fee.Uint64()
+	n := uint64(len(b.Outflows))
+	part := total / n
+	if b.Outflows[0] == o.ID {
+		part += total % n
+	}
+	return fixed.New(part)
 }
 
 // books: whatever was credited is cash, reserved or in suspense, or left on a
@@ -392,9 +418,12 @@ func (a *auditor) custody(chain, asset string) error {
 		}
 	}
 	want := a.held(asset)
+	if asset == "btc" {
+		want = add(want, fixed.New(a.s.reference.Two.Float))
+	}
 	for id, p := range a.deposits[chain] {
-		if _, ours := a.own[chain+"/"+p.To]; !ours || p.Asset != asset {
-			continue
+		if why, ours := a.own[chain+"/"+p.To]; !ours || p.Asset != asset || why == ledger.PurposeVault {
+			continue // floats are not owed to clients
 		}
 		in, counted := a.s.reference.Inflows.Get(id)
 		if !counted {

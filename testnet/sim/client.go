@@ -204,6 +204,9 @@ func (c *client) withdraw(s *sim, v *ledger.State, acc ledger.Account) {
 	amount := have * uint64(s.between(1, 110)) / 100
 	if pool == "btc" {
 		amount /= 500
+		if s.chance(60) && amount > ledger.BoostLimit { // the pool's tier, and what lies just above it
+			amount = uint64(s.between(boostSats, ledger.BoostLimit+1_000))
+		}
 	}
 	c.payout(s, v, acc, address.ActionWithdraw, pool, amount, owed1+owed2 == 0 && s.chance(15))
 }

@@ -36,7 +36,10 @@ const (
 	satPerKVB = 2_000
 	gwei      = 1_000_000_000
 
-	minUSDT = 1_000_000
+	minUSDT   = 1_000_000
+	poolSats  = 900_000 // float of the pool vault
+	boostSats = 20_000  // smallest withdrawal
+
 	minSats = 200_000 // below: suspense; still deep enough not to be reorganised away
 )
 
@@ -77,16 +80,17 @@ func (s *sim) found() {
 	e := ledger.Epoch{Members: ms, F: f, M: 3}
 	e.FactQuorum = e.Q()
 	p := ledger.DefaultParams()
+	p.BoostSeconds = 30
 	p.AttemptMillis, p.QueueSeconds, p.ExpirySeconds = attemptMillis, queueSeconds, 120
 	p.LiftSeconds, p.SetSeconds, p.LowerSeconds, p.StepSeconds, p.SocialiseSeconds, p.ProposalSeconds = 10, 20, 40, 20, 20, 120
 	usdt := ledger.PoolParam{Asset: "usdt.eth", Base: 200, Opt: 9200, S1: 700, S2: 30_000, RF: 1000, LTV: 6500, LT: 7400, Bonus: 10_500, LiqFee: 1000}
 	usdt.MinSupply, usdt.MinBorrow, usdt.MinWithdraw = fixed.New(20*minUSDT), fixed.New(20*minUSDT), fixed.New(20*minUSDT)
 	btc := ledger.PoolParam{Asset: "btc", Opt: 4500, S1: 400, S2: 30_000, RF: 2000, LTV: 7500, LT: 8000, Bonus: 10_500, LiqFee: 1000}
-	btc.MinSupply, btc.MinBorrow, btc.MinWithdraw = fixed.New(minSats), fixed.New(minSats), fixed.New(minSats)
+	btc.MinSupply, btc.MinBorrow, btc.MinWithdraw = fixed.New(minSats), fixed.New(minSats), fixed.New(boostSats)
 	s.genesis = ledger.Genesis{
 		Version: 1, Name: "sim", Brand: "coffer.sim", Millis: startMillis, Epoch: e,
 		Chains: []ledger.ChainParam{
-			{Name: ledger.Bitcoin, CAIP2: bitcoinCAIP2, Final: bitcoinFinal, MinRate: satPerKVB, MaxRate: 10 * satPerKVB, BlockSubsidy: blockSubsidy},
+			{Name: ledger.Bitcoin, CAIP2: bitcoinCAIP2, Final: bitcoinFinal, MinRate: satPerKVB, MaxRate: 10 * satPerKVB, BlockSubsidy: blockSubsidy, Float: fixed.New(poolSats)},
 			{Name: ledger.Ethereum, CAIP2: ethereumCAIP2, Sweep: sweepDepth, MinRate: gwei, MaxRate: 20 * gwei, MinTip: gwei, Float: floatWei},
 		},
 		Assets: []ledger.AssetParam{

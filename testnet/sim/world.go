@@ -115,8 +115,13 @@ func (w *world) fund(s *sim) {
 		v, _ := s.reference.Vault(ledger.Ethereum, role)
 		s.eth.Deposit(v.Address, "eth", floatWei)
 	}
+	pool, _ := s.reference.Vault(ledger.Bitcoin, address.RolePool)
+	for range 3 {
+		s.btc.Deposit(pool.Address, "btc", fixed.New(poolSats/3))
+	}
+	s.btc.Mine(1)
 	s.eth.Mine(1)
-	w.funded, w.floor[ledger.Ethereum] = true, s.eth.Height()
+	w.funded, w.floor[ledger.Ethereum], w.floor[ledger.Bitcoin] = true, s.eth.Height(), s.btc.Height()
 	s.auditor.fund()
 }
 
