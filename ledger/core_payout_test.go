@@ -35,10 +35,15 @@ func (c *cluster) given(pool string, amount fixed.Int) {
 	p.Credited = must(fixed.Add(p.Credited, amount))
 	c.s.Pools.put(pool, p)
 	c.s.refreshRates()
-	if pool == "btc" { // with the coin that it is
-		at := outpoint("given", c.s.Coins.len())
-		c.s.Coins.put(at, Coin{Outpoint: at, Sats: sats(amount), State: CoinAvailable})
+	if pool == "btc" {
+		giveCoin(c.s, sats(amount))
 	}
+}
+
+// giveCoin puts the coin that a direct booking stands for into custody.
+func giveCoin(s *State, sats uint64) {
+	at := outpoint("given", s.Coins.len())
+	s.Coins.put(at, Coin{Outpoint: at, Sats: sats, State: CoinAvailable})
 }
 
 // "With Require payout list: yes, every coin that leaves for the account goes

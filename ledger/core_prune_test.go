@@ -263,6 +263,7 @@ func TestNoValueIsPruned(t *testing.T) {
 				if _, code := s.supply(id, "btc", n("100000")); code != OK {
 					r.Fatal(code)
 				}
+				giveCoin(s, 100_000)
 				c.s.refreshRates()
 				holds[id] = what
 			case "suspense":
@@ -271,6 +272,7 @@ func TestNoValueIsPruned(t *testing.T) {
 				holds[id] = what
 			case "outflow":
 				s.supply(id, "btc", n("200000"))
+				giveCoin(s, 200_000)
 				x := &execution{s: s}
 				if _, code := x.payOut(payment{kind: OutflowWithdraw, account: id, pool: "btc", max: true, maxFee: fixed.New(20_000), to: must(address.SplitCAIP10(btcCAIP2 + ":" + payeeBTC(1)))}); code != OK {
 					r.Fatal(code)

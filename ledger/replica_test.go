@@ -58,8 +58,7 @@ func bookAll(x *execution, ops []bookingOp) {
 		switch o.Op {
 		case "supply":
 			if _, code := s.supply(o.Who, "btc", fixed.New(o.Units+5_100)); code == OK { // with the coin that it is
-				p := outpoint(o.Who, s.Coins.len())
-				s.Coins.put(p, Coin{Outpoint: p, Sats: o.Units + 5_100, State: CoinAvailable})
+				giveCoin(s, o.Units+5_100)
 			}
 		case "borrow":
 			if code := s.borrowable(s.Pools.at("usdt.eth"), fixed.New(o.Units+1_000_000)); code == OK {
