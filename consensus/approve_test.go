@@ -94,7 +94,10 @@ func TestCertificates(t *testing.T) {
 	})
 }
 
-func TestMinorityHasNoCertificate(t *testing.T) {
+// Plants two of four members that withhold their approvals, as a minority behind a
+// partition does however many KeyShares it has: no certificate, so nothing is
+// signed (spec: outflows §10, 45); with a third it comes.
+func TestFault45_MinorityHasNoCertificate(t *testing.T) {
 	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
 		c.start(c.members...)
 		f := c.follower()
@@ -227,7 +230,9 @@ func TestBrokenPromiseHalts(t *testing.T) {
 	})
 }
 
-func TestFailedPromiseWriteHalts(t *testing.T) {
+// Plants a disk that refuses the promise: the node halts at once, and no approval
+// leaves it (spec: outflows §2.4, C12).
+func TestCrashC12_FailedPromiseWriteHalts(t *testing.T) {
 	virtual(t, 3, Settings{}, func(t *testing.T, c *cluster) {
 		c.start(c.members...)
 		f := c.follower()

@@ -110,8 +110,10 @@ func TestFence(t *testing.T) {
 	})
 }
 
-// The promise protects what is not applied yet: after a restart, before replay.
-func TestFenceAtThePromise(t *testing.T) {
+// Plants a restart before replay, and a leader who would have the node forget what
+// it promised: the promise protects what is not applied yet (spec: outflows §2.4,
+// C10).
+func TestCrashC10_FenceAtThePromise(t *testing.T) {
 	virtual(t, 3, Settings{}, func(t *testing.T, c *cluster) {
 		c.start(c.members...)
 		for i := range 5 {
@@ -131,7 +133,9 @@ func TestFenceAtThePromise(t *testing.T) {
 	})
 }
 
-func TestRaftDirectoryLost(t *testing.T) {
+// Plants yesterday's raft directory, an empty one, under a keystore that knows
+// better: the node does not start (spec: outflows §10, 44).
+func TestFault44_RaftDirectoryLost(t *testing.T) {
 	virtual(t, 3, Settings{}, func(t *testing.T, c *cluster) {
 		c.start(c.members...)
 		f := c.follower()

@@ -183,9 +183,10 @@ func TestQueueOverflow(t *testing.T) {
 	})
 }
 
-// A leader that is alone does not acknowledge; the outcome is unknown, and what
-// it held alone never was.
-func TestPartitionedLeader(t *testing.T) {
+// Plants an old leader in a partition that keeps proposing: it does not acknowledge,
+// the outcome is unknown, and what it held alone never was (spec: outflows §2.4,
+// C11).
+func TestCrashC11_PartitionedLeader(t *testing.T) {
 	virtual(t, 3, Settings{}, func(t *testing.T, c *cluster) {
 		c.start(c.members...)
 		old := c.leader()

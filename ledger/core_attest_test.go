@@ -156,9 +156,9 @@ func TestFactCountsAtQuorumOnce(t *testing.T) {
 	}
 }
 
-// Attestations split over two tips count for neither (spec: outflows §10, 48);
-// who tells both stories makes neither true alone.
-func TestEquivocationSplits(t *testing.T) {
+// Plants a cluster split evenly over two tips: neither counts (spec: outflows §10,
+// 48), and who tells both stories makes neither true alone.
+func TestFault48_SplitOverTwoTips(t *testing.T) {
 	c := running(t)
 	id := c.open(btcWallet(1))
 	a := c.inflowTo(id, "btc", PurposeSupply, "100000000")
@@ -191,8 +191,9 @@ func TestEquivocationSplits(t *testing.T) {
 	}
 }
 
-// A deposit mined again in another block is credited once (spec: outflows §10, 13).
-func TestInflowMinedAgain(t *testing.T) {
+// Plants a credited deposit that is mined again in another block: one credit (spec:
+// outflows §10, 13).
+func TestFault13_InflowMinedAgain(t *testing.T) {
 	c := running(t)
 	id := c.open(btcWallet(1))
 	a := c.inflowTo(id, "btc", PurposeSupply, "100000000")

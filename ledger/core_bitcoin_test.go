@@ -71,8 +71,9 @@ func TestBitcoinPlan(t *testing.T) {
 	}
 }
 
-// "A coin with < F_btc is never chosen as anchor" (spec: outflows §10, 54).
-func TestBitcoinAnchorDepth(t *testing.T) {
+// Plants a coin that a reorganisation can still take away as the only one there
+// is: "a coin with < F_btc is never chosen as anchor" (spec: outflows §10, 54).
+func TestFault54_AnchorDepth(t *testing.T) {
 	c := running(t)
 	w := btcWallet(2)
 	id := c.open(w)
@@ -91,9 +92,11 @@ func TestBitcoinAnchorDepth(t *testing.T) {
 	}
 }
 
-// "Same bytes, next committee, new deadline": it doubles up to an hour, and
-// only the newest is stored.
-func TestRetry(t *testing.T) {
+// Plants five committees after each other for the first outflow of a fresh vault,
+// none of which is heard of again: "same bytes, next committee, new deadline", so
+// it does not matter which of them signed (spec: outflows §10, 3). The deadline
+// doubles up to an hour, and only the newest attempt is stored.
+func TestFault03_RetryHasTheSameBytes(t *testing.T) {
 	c, _, o, b := planned(t)
 	first := b.Newest()
 	body := Marshal(first.Bitcoin)
@@ -160,8 +163,10 @@ func TestGaveUp(t *testing.T) {
 	}
 }
 
-// PLANNED → MINED at Q, back at Q words that the block left, never by less.
-func TestMinedAndUnmined(t *testing.T) {
+// Plants a reorganisation below F under an outflow: PLANNED → MINED at Q, back at
+// Q words that the block left, never by less; nothing is released, and what is
+// mined again elsewhere pays once (spec: outflows §10, 10).
+func TestFault10_MinedAndUnmined(t *testing.T) {
 	c, _, o, b := planned(t)
 	state := func() OutflowState { return c.s.Outflows.at(o.ID).State }
 	f := c.spentFact(b)
@@ -215,9 +220,10 @@ func TestMinedAndUnmined(t *testing.T) {
 	}
 }
 
-// The final spend settles once: inputs burnt, change credited, fee booked,
-// reservation closed. Said again it changes nothing.
-func TestFinalPaysOnce(t *testing.T) {
+// Plants every fact about a final spend a second time, and another story with it:
+// it settles once, inputs burnt, change credited, fee booked, reservation closed,
+// and said again it changes nothing (spec: outflows §10, 49).
+func TestFault49_FinalPaysOnce(t *testing.T) {
 	c, w, o, b := planned(t)
 	id := accountOf(c, w)
 	tx := b.Newest().Bitcoin
@@ -322,7 +328,7 @@ func TestForeignSpendHolds(t *testing.T) {
 
 // A deposit below min_supply is claimable and not lost; one below min_coin is
 // worth less than its spending and counts nowhere.
-func TestSmallDeposits(t *testing.T) {
+func TestFault29_SmallDeposits(t *testing.T) {
 	c, _, w := lent(t)
 	id := accountOf(c, w)
 	dust := c.inflowTo(id, "btc", PurposeSupply, "545")

@@ -217,8 +217,9 @@ func TestClockCatchesUp(t *testing.T) {
 	}
 }
 
-// One liar, far ahead, then far behind, in a running cluster; and a silent one.
-func TestClockOfACluster(t *testing.T) {
+// Plants one clock that is ages ahead, then far behind, in a running cluster, and
+// then silent: ledger time follows the others (spec: outflows §10, 46).
+func TestFault46_OneClockFarAhead(t *testing.T) {
 	c := running(t)
 	now := c.s.Millis
 	c.say(3, KindClock, Clock{Millis: maxClockMillis})

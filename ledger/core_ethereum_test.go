@@ -113,7 +113,7 @@ func TestEthereumPaid(t *testing.T) {
 
 // "ETH outflow reverts: sequence consumed; UNPAID_PROVEN at finalized; refunded
 // once, gross − gas; no retry; destination refused 24 h" (spec: outflows §10, 33).
-func TestEthereumReverted(t *testing.T) {
+func TestFault33_EthereumReverts(t *testing.T) {
 	c, w, o, b := borrowed(t)
 	id := accountOf(c, w)
 	f := c.finalFact(b, OutcomeReverted)
@@ -166,8 +166,9 @@ func TestEthereumReverted(t *testing.T) {
 	}
 }
 
-// "ERC-20 status 1, no Transfer log: HOLD; not paid again."
-func TestEthereumUnclear(t *testing.T) {
+// Plants a token that succeeds and moves nothing: "ERC-20 status 1, no Transfer
+// log: HOLD; not paid again" (spec: outflows §10, 34).
+func TestFault34_SuccessWithoutLog(t *testing.T) {
 	c, _, o, b := borrowed(t)
 	c.all(KindSpent, c.spentFact(b))
 	c.some(3, KindFinal, c.finalFact(b, OutcomeUnclear))
@@ -180,9 +181,9 @@ func TestEthereumUnclear(t *testing.T) {
 	}
 }
 
-// "If the rate rises later the outflow waits, without holding up others, and is
-// refunded after 24 h" (spec: outflows R-11).
-func TestFeeRisesAboveMaxFee(t *testing.T) {
+// Plants a rate above what was signed: "if the rate rises later the outflow waits, without holding up others, and is
+// refunded after 24 h" (spec: outflows R-11; §10, 58).
+func TestFault58_FeeRisesAboveMaxFee(t *testing.T) {
 	c, lender, _ := lent(t)
 	cheap := c.s.NextOutflow
 	if code := c.ask(lender, c.payout(address.ActionWithdraw, "usdt.eth", "100000000", payeeETH, "750000")); code != OK {
@@ -223,7 +224,7 @@ func TestFeeRisesAboveMaxFee(t *testing.T) {
 
 // Gates at every plan: whoever orders the log cannot hold a borrow back and
 // enter it at the old price (spec: outflows R-12, and §10, 59).
-func TestGatesAtEveryPlan(t *testing.T) {
+func TestFault59_GatesAtEveryPlan(t *testing.T) {
 	c, _, w := lent(t)
 	ask := func(units string) uint64 {
 		t.Helper()

@@ -379,9 +379,10 @@ func TestWallets(t *testing.T) {
 	}
 }
 
-// "16 open outflows of the account already is OUTFLOW_CAP"; others go on, and a
-// place is free again when one is paid or cancelled.
-func TestOutflowCap(t *testing.T) {
+// Plants a seventeenth open outflow: "16 open outflows of the account already is
+// OUTFLOW_CAP"; others go on, and a place is free again when one is paid or
+// cancelled (spec: outflows §10, 58).
+func TestFault58_SeventeenthOpenOutflow(t *testing.T) {
 	c, lender, borrower := lent(t)
 	id := accountOf(c, borrower)
 	for i := range MaxAccountOpen {

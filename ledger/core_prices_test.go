@@ -136,9 +136,10 @@ func (c *cluster) fee(member int, rate, tip uint64) {
 	}
 }
 
+// Plants absurd fees of two members of four, 0 and 2¹⁷ gwei (spec: outflows §10, 15).
 // Fee rates: the upper middle of at least 2f+1 fresh ones, between floor and
 // cap, at most doubled or halved per ten minutes (spec: outflows §7).
-func TestFeeRates(t *testing.T) {
+func TestFault15_AbsurdFees(t *testing.T) {
 	c := running(t)
 	at := func() FeeRate { return c.s.Rates.at(Ethereum) }
 	say := func(rates ...uint64) {

@@ -346,9 +346,11 @@ func TestFault56_FeeAbsurd(t *testing.T) {
 	}
 }
 
-// Ethereum's bump: the same sequence and call, both fees at least a tenth above
-// all before, every three minutes, at most five times the first (spec: §4.1).
-func TestEthereumBump(t *testing.T) {
+// Plants bumps up to the limit and then a block with the very first of them: PAID
+// through either (spec: outflows §10, 31). Ethereum's bump: the same sequence and
+// call, both fees at least a tenth above all before, every three minutes, at most
+// five times the first (spec: §4.1).
+func TestFault31_FirstMinesAfterBumps(t *testing.T) {
 	c, _, o, b := borrowed(t)
 	first := *b.Newest().Ethereum
 	for i := range 40 {
@@ -389,57 +391,61 @@ func TestEthereumBump(t *testing.T) {
 
 // Plants a lost sequence whose payment has to wait: it is cancelled so that the
 // later ones flow, and paid again under the next sequence once the cancel is
-// final (spec: outflows §4.2). Whichever of cancel and payment wins decides
-// (35). Seen failing with the outflow queued as soon as the cancel was planned.
-func TestFault32_GapIsCancelled(t *testing.T) {
-	for _, wins := range []string{"cancel", "payment"} {
-		c, _, o, b := borrowed(t)
-		pool := c.s.Pools.at("usdt.eth")
-		pool.Paused = true
-		c.s.Pools.put("usdt.eth", pool)
-		c.tick(c.s.Params.AttemptMillis + 1000)
-		if _, a := c.newest(b); a.Cancels() {
-			t.Fatal("cancelled within one deadline")
-		}
-		c.feeRate(Ethereum, gweiCore, gweiCore)
-		c.tick(c.s.Params.AttemptMillis + 1000)
-		now, a := c.newest(b)
-		if !a.Cancels() || a.Ethereum.Gas != transferGas || a.Ethereum.Sequence != b.Newest().Ethereum.Sequence {
-			t.Fatalf("attempt %+v", a)
-		}
-		spends, _ := reads(c, now)
-		if err := c.s.VerifySpend(b.ID, a.K, spends, nil); err != nil {
-			t.Fatal(err)
-		}
-		pool = c.s.Pools.at("usdt.eth")
-		pool.Paused = false
-		c.s.Pools.put("usdt.eth", pool)
-		c.refresh()
-		c.feeRate(Ethereum, gweiCore, gweiCore)
-		c.tick(1000)
-		if got := c.s.Outflows.at(o.ID); got.State != Cancelling || got.Batch != b.ID {
-			t.Fatalf("before proof it is %+v", got)
-		}
-		if wins == "payment" {
-			c.all(KindFinal, c.finalFact(b, OutcomePaid))
-			if got := c.s.Outflows.at(o.ID); got.State != Paid {
-				t.Errorf("the payment won, and it is %s", got.State)
-			}
-			continue
-		}
-		c.all(KindFinal, c.finalFact(now, OutcomeSelf))
-		if got := c.s.Outflows.at(o.ID); got.State != Queued || got.Binding != 1 {
-			t.Fatalf("the cancel won, and it is %+v", got)
-		}
-		c.refresh()
-		c.tick(1000)
-		again := c.payment()
-		if again.Anchor == b.Anchor || !slices.Contains(again.Outflows, o.ID) {
-			t.Fatalf("planned again in %+v", again)
-		}
-		c.pay(again)
+// final (spec: outflows §4.2). Seen failing with the outflow queued as soon as the
+// cancel was planned.
+func TestFault32_GapIsCancelled(t *testing.T) { gap(t, false) }
+
+// Plants a payment that is mined after its cancel was planned: the outcome of the
+// anchor at finality decides, and nothing is paid again (spec: outflows §10, 35).
+func TestFault35_PaymentBeatsTheCancel(t *testing.T) { gap(t, true) }
+
+func gap(t *testing.T, paymentWins bool) {
+	c, _, o, b := borrowed(t)
+	pool := c.s.Pools.at("usdt.eth")
+	pool.Paused = true
+	c.s.Pools.put("usdt.eth", pool)
+	c.tick(c.s.Params.AttemptMillis + 1000)
+	if _, a := c.newest(b); a.Cancels() {
+		t.Fatal("cancelled within one deadline")
+	}
+	c.feeRate(Ethereum, gweiCore, gweiCore)
+	c.tick(c.s.Params.AttemptMillis + 1000)
+	now, a := c.newest(b)
+	if !a.Cancels() || a.Ethereum.Gas != transferGas || a.Ethereum.Sequence != b.Newest().Ethereum.Sequence {
+		t.Fatalf("attempt %+v", a)
+	}
+	spends, _ := reads(c, now)
+	if err := c.s.VerifySpend(b.ID, a.K, spends, nil); err != nil {
+		t.Fatal(err)
+	}
+	pool = c.s.Pools.at("usdt.eth")
+	pool.Paused = false
+	c.s.Pools.put("usdt.eth", pool)
+	c.refresh()
+	c.feeRate(Ethereum, gweiCore, gweiCore)
+	c.tick(1000)
+	if got := c.s.Outflows.at(o.ID); got.State != Cancelling || got.Batch != b.ID {
+		t.Fatalf("before proof it is %+v", got)
+	}
+	if paymentWins {
+		c.all(KindFinal, c.finalFact(b, OutcomePaid))
 		if got := c.s.Outflows.at(o.ID); got.State != Paid {
-			t.Errorf("it is %s", got.State)
+			t.Errorf("the payment won, and it is %s", got.State)
 		}
+		return
+	}
+	c.all(KindFinal, c.finalFact(now, OutcomeSelf))
+	if got := c.s.Outflows.at(o.ID); got.State != Queued || got.Binding != 1 {
+		t.Fatalf("the cancel won, and it is %+v", got)
+	}
+	c.refresh()
+	c.tick(1000)
+	again := c.payment()
+	if again.Anchor == b.Anchor || !slices.Contains(again.Outflows, o.ID) {
+		t.Fatalf("planned again in %+v", again)
+	}
+	c.pay(again)
+	if got := c.s.Outflows.at(o.ID); got.State != Paid {
+		t.Errorf("it is %s", got.State)
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"github.com/coffer-network/coffer/tss"
 )
 
+// Plants a restart after a signature is stored and before it is told (spec: outflows
+// §2.4, C5).
 // What a node records of a signature, its parties above all, outlives the
 // node's memory and the signing room's own record of the same attempt.
-func TestSignatureRecordIsKept(t *testing.T) {
+func TestCrashC05_SignatureRecordIsKept(t *testing.T) {
 	c := newCluster(t)
 	n := nodeOf(t, c, 0)
 	s := signature{Batch: 7, Body: 0, Attempt: 0, Turn: 2, Parties: []ledger.MemberID{n.self, {9}}, Sig: tss.Signature{R: [32]byte{1}, S: [32]byte{2}}}

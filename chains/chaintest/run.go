@@ -134,10 +134,10 @@ func Run(t *testing.T, w World) {
 	t.Run("SignaturesRefused", func(t *testing.T) { signatures(t, w) })
 	t.Run("Broadcast", func(t *testing.T) { broadcast(t, w) })
 	t.Run("Inflow", func(t *testing.T) { inflows(t, w) })
-	t.Run("LateAddress", func(t *testing.T) { late(t, w) })
+	t.Run("Fault60_LateAddress", func(t *testing.T) { late(t, w) })
 	t.Run("Rescan", func(t *testing.T) { rescan(t, w) })
 	t.Run("Spend", func(t *testing.T) { spends(t, w) })
-	t.Run("Reorg", func(t *testing.T) { reorg(t, w) })
+	t.Run("Fault10_Reorg", func(t *testing.T) { reorg(t, w) })
 	t.Run("Foreign", func(t *testing.T) { foreign(t, w) })
 	t.Run("Cursor", func(t *testing.T) { cursor(t, w) })
 }
@@ -307,7 +307,8 @@ func inflows(t *testing.T, w World) {
 	e.look(t, "the counted inflow forgotten", func(o chains.Observations) bool { return !sees(want.ID)(o) })
 }
 
-// late: an address named after its coins arrived is looked for.
+// late: an address named after its coins arrived is looked for. Plants a member that
+// applied the account late (spec: outflows §10, 60).
 func late(t *testing.T, w World) {
 	first, second := w.Deposit(t), w.Deposit(t)
 	w.Mine(t, 2)

@@ -309,8 +309,8 @@ func (w *world) Foreign(t *testing.T, b chaintest.Batch) {
 func TestSimulated(t *testing.T) {
 	w := newWorld(t)
 	chaintest.Run(t, w)
-	t.Run("Outcomes", w.testOutcomes)
-	t.Run("SecondSignature", w.testSecondSignature)
+	t.Run("Fault34_Outcomes", w.testOutcomes)
+	t.Run("Fault31_SecondSignature", w.testSecondSignature)
 	t.Run("Arrivals", w.testArrivals)
 	t.Run("BelowFinality", w.testBelowFinality)
 	t.Run("Blocks", w.testBlocks)
@@ -336,7 +336,9 @@ func (w *world) finish(t *testing.T, b chaintest.Batch, tx ledger.EthereumTx) ch
 	return anchor
 }
 
-// What a finalized spend did: judged by status and log, not by hope.
+// Plants a revert, a token that succeeds and moves nothing, a cancel: what a
+// finalized spend did is judged by status and log, not by hope (spec: outflows §10,
+// 33 and 34).
 func (w *world) testOutcomes(t *testing.T) {
 	b := w.Batch(t)
 	from, to := b.Anchor.Attempts[0].Ethereum.From, b.Pays[0].To
@@ -389,8 +391,8 @@ func (w *world) testOutcomes(t *testing.T) {
 	}
 }
 
-// Two signatures of one payload have two ids and are one attempt (spec:
-// outflows §4.3).
+// Plants a second signature of one payload: two ids, and one attempt through either
+// (spec: outflows §4.3; §10, 31).
 func (w *world) testSecondSignature(t *testing.T) {
 	b := w.Batch(t)
 	c := w.chain(t)

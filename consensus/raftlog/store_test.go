@@ -288,7 +288,9 @@ func TestCrashBetweenTransactions(t *testing.T) {
 	}
 }
 
-func TestNoWriteAfterFailure(t *testing.T) {
+// Plants one failed write: every later one fails too, so nothing is ordered on a
+// disk that may have a hole (spec: outflows §2.4, C12).
+func TestCrashC12_NoWriteAfterFailure(t *testing.T) {
 	s := openTest(t, t.TempDir())
 	disk := errors.New("input/output error")
 	if err := s.write(1, func(*badger.Txn, int) error { return disk }); !errors.Is(err, disk) {

@@ -343,7 +343,10 @@ func TestSurvivesWithoutClose(t *testing.T) {
 	}
 }
 
-func TestJoinOnce(t *testing.T) {
+// Plants eight tries to join one session at once: one of them joins, so a node that
+// was killed in mid-protocol does not run the session twice (spec: outflows §2.4,
+// C3). That the record outlives a kill is TestSurvivesWithoutClose.
+func TestCrashC03_JoinOnce(t *testing.T) {
 	k, _ := initStore(t)
 	session := [32]byte{3}
 	if was, err := k.Joined(session); was || err != nil {
