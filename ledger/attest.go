@@ -69,6 +69,12 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).gaveUp)
 	case KindFeeAbsurd:
 		return handle(x, a, (*execution).feeAbsurd)
+	case KindReversed:
+		return handle(x, a, (*execution).reversed)
+	case KindDeepFork:
+		return handle(x, a, (*execution).deepFork)
+	case KindForeign:
+		return handle(x, a, (*execution).foreign)
 	case KindShareReady:
 		return handle(x, a, (*execution).shareReady)
 	case KindTestSig:

@@ -48,6 +48,9 @@ const (
 	KindTestSig    Kind = 13 // TestSig: every member of the new epoch
 	KindFlip       Kind = 14 // Certificate: itself
 	KindRepaySeen  Kind = 15 // RepaySeenFact: fact, FactQuorum
+	KindReversed   Kind = 18 // ReversedFact: fact, Q
+	KindDeepFork   Kind = 19 // DeepForkFact: fact, Q
+	KindForeign    Kind = 24 // ForeignFact: fact, Q
 	KindVote       Kind = 16 // Vote: as committee §9 says of its proposal
 	KindPause      Kind = 17 // Pause: one member
 )
@@ -161,6 +164,28 @@ type FinalFact struct {
 	Fee     fixed.Int `cbor:"5,keyasint"` // what the chain took, base units of its native asset
 	Height  uint64    `cbor:"6,keyasint"`
 	Block   string    `cbor:"7,keyasint"`
+}
+
+// ReversedFact says that the block from which a deposit was counted left the best
+// chain and that the deposit is in no other.
+type ReversedFact struct {
+	ID    string `cbor:"1,keyasint"`
+	Block string `cbor:"2,keyasint"`
+}
+
+// DeepForkFact says that a chain's best branch leaves the one that was final.
+type DeepForkFact struct {
+	Chain string `cbor:"1,keyasint"`
+}
+
+// ForeignFact says that a final transaction that was never planned consumed a
+// coin, or a sequence, of ours.
+type ForeignFact struct {
+	Chain    string `cbor:"1,keyasint"`
+	Resource string `cbor:"2,keyasint"` // as anchors are named
+	TxID     string `cbor:"3,keyasint"`
+	Height   uint64 `cbor:"4,keyasint"`
+	Block    string `cbor:"5,keyasint"`
 }
 
 // FloatFact says that a vault address held this much of the native asset at a

@@ -377,7 +377,7 @@ func (s *State) checkTiers() error {
 	}
 	var c fixed.Calc
 	owed := c.Add(c.Add(c.Add(p.Cash, p.Reserved), p.Suspended), fixed.New(t.Float))
-	have := fixed.New(all)
+	have := c.Add(fixed.New(all), p.Missing)
 	if c.Err() != nil || owed != have && (p.Deficit.IsZero() || owed.Less(have)) {
 		return fmt.Errorf("custody holds %d sats and owes %s", all, owed)
 	}

@@ -59,6 +59,7 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 			return OK
 		}
 		s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: sats, Address: f.Address, Height: f.Height, State: CoinAvailable})
+		s.Recent.put(recentKey(f.Chain, f.Height, f.ID), f.Block)
 		x.credit(in)
 	default:
 		in.State = InflowWaiting

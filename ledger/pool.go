@@ -57,6 +57,7 @@ type Pool struct {
 	Suspended fixed.Int `cbor:"24,keyasint"` // sum of the asset's suspense
 
 	Impaired  Impairment `cbor:"25,keyasint"` // freeze on deficit
+	Missing   fixed.Int  `cbor:"27,keyasint"` // coins that a chain took back and cash could not bear yet: taken from it as it comes (reverse.go)
 	Uninsured fixed.Int  `cbor:"26,keyasint"` // TreasuryShares from the reserve factor since the last insurance sweep
 }
 

@@ -119,7 +119,7 @@ func (s *State) refreshRates() Code {
 	}
 	for _, id := range stale {
 		p := s.Pools.at(id)
-		if q := p.impair(bps, s.NextOutflow); q != p {
+		if q := p.settleMissing().impair(bps, s.NextOutflow); q != p {
 			p = q
 			s.Pools.put(id, p)
 		}

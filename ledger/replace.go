@@ -54,7 +54,7 @@ func (x *execution) again(b Batch, over bool) {
 	if _, _, paused := x.s.PausedBy(); paused {
 		return
 	}
-	due, reprice := x.s.bumpDue(b), x.s.absurd(b)
+	due, reprice := x.s.bumpDue(b) || !x.s.Holds(b), x.s.absurd(b)
 	if !over && !due && !reprice {
 		return
 	}
@@ -126,6 +126,18 @@ func (s *State) bumpDue(b Batch) bool {
 		wait = firstBumpBlocks
 	}
 	return s.Tips.at(b.Chain).Height >= b.Tip+wait
+}
+
+// Holds reports whether a batch holds everything that its newest transaction
+// spends. It does not when a further input was undone with its block, was spent,
+// or serves another batch by now: then nobody signs, and another transaction is
+// planned at once.
+func (s *State) Holds(b Batch) bool {
+	tx := b.Newest().Bitcoin
+	return tx == nil || !slices.ContainsFunc(tx.Inputs, func(in BitcoinIn) bool {
+		k := s.Coins.at(in.Outpoint)
+		return k.Batch != b.ID && k.State != CoinReusable
+	})
 }
 
 // absurd: f+1 members, one of them honest, find the price of the newest

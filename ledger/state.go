@@ -76,6 +76,7 @@ type State struct {
 	IdleLoans table[string, AccountID] `cbor:"45,keyasint"` // simple loans never credited, by the end of their window
 	Two       BitcoinPool              `cbor:"91,keyasint"` // the book of the second tier of Bitcoin payouts
 	Marks     table[string, uint64]    `cbor:"92,keyasint"` // by task: the multiple of its interval at which it last ran
+	Recent    table[string, string]    `cbor:"93,keyasint"` // "chain/height/id" of counted deposits whose block may still be undone, with its hash
 
 	Ballots       table[string, Ballot]      `cbor:"60,keyasint"` // open proposals, by their hash
 	ParamsVersion uint64                     `cbor:"61,keyasint"` // grows with every vote that took effect
@@ -316,7 +317,7 @@ func (s *State) View() *State {
 	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(f), s.Batches.copy(f), s.Coins.copy(f), s.Senders.copy(f), s.Keys.copy(f)
 	v.Ballots, v.Pauses, v.Lowered = s.Ballots.copy(f), s.Pauses.copy(f), s.Lowered.copy(f)
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
-	v.Rounds, v.Marks = s.Rounds.copy(f), s.Marks.copy(f)
+	v.Rounds, v.Marks, v.Recent = s.Rounds.copy(f), s.Marks.copy(f), s.Recent.copy(f)
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
 	v.Linked, v.Payouts, v.Loans, v.LoansReady = s.Linked.copy(f), s.Payouts.copy(f), s.Loans.copy(f), s.LoansReady.copy(f)
 	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)

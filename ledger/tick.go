@@ -32,6 +32,7 @@ func (x *execution) tick() {
 			x.s.refreshRates()
 			x.noteDips()
 			x.s.forgetSeen()
+			x.s.forgetRecent()
 		})
 	}
 	if mark := x.s.Time() / insuranceSeconds; mark > x.s.LastInsured {

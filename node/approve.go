@@ -126,6 +126,10 @@ func (n *Node) world(v *ledger.State) world {
 	for a, p := range n.prices {
 		w.prices[a] = p
 	}
+	w.forked = map[string]bool{}
+	for c, st := range n.chainStatus {
+		w.forked[c] = st.Failing == chains.ErrDeepFork.Error()
+	}
 	w.seen = map[string]chains.Observations{}
 	for c, o := range n.seen {
 		w.seen[c] = o

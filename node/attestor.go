@@ -29,6 +29,7 @@ type world struct {
 	ready    []ledger.ShareReady
 	tests    []ledger.TestSig
 	gaveUp   []ledger.GaveUp
+	forked   map[string]bool // chains whose best branch left the final one
 	flip     *ledger.Certificate
 	feeEvery uint64 // ms
 	caughtUp bool
@@ -151,6 +152,9 @@ func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w wo
 	mined := map[uint64]bool{}
 	for _, s := range o.Spends {
 		b, ok := v.Batches.Get(s.Batch)
+		if s.Batch == 0 && s.Foreign && s.Final && w.caughtUp && ours(v, c.Name, s.Anchor) {
+			say(ledger.KindForeign, ledger.ForeignFact{Chain: c.Name, Resource: s.Anchor, TxID: s.TxID, Height: s.Height, Block: s.Block})
+		}
 		if s.Batch == 0 || !ok || b.Done {
 			continue
 		}
@@ -184,6 +188,18 @@ func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w wo
 			say(ledger.KindUnmined, ledger.UnminedFact{Batch: id, Block: b.Spent.Block})
 		}
 	}
+	shown := map[string]bool{}
+	for _, in := range o.Inflows {
+		shown[in.Fact.ID] = true
+	}
+	for _, r := range v.RecentInflows(c.Name) {
+		if !shown[r.ID] && o.Behind == 0 && o.Left(r.Height, r.Block) {
+			say(ledger.KindReversed, ledger.ReversedFact{ID: r.ID, Block: r.Block})
+		}
+	}
+	if w.forked[c.Name] && v.OutflowsHalt == "" {
+		say(ledger.KindDeepFork, ledger.DeepForkFact{Chain: c.Name})
+	}
 	for _, f := range o.Floats {
 		if s, ok := v.Senders.Get(f.Address); ok && !s.Booked && !f.Amount.Less(c.Float) {
 			say(ledger.KindFloat, ledger.FloatFact{Chain: f.Chain, Address: f.Address, Amount: c.Float})
@@ -197,6 +213,16 @@ func isDeposit(v *ledger.State, f ledger.InflowFact) bool {
 	w, ok := v.Watched.Get(f.Chain + "/" + f.Address)
 	_, pool := v.Pools.Get(f.Asset)
 	return ok && pool && w.Account != ""
+}
+
+// ours: the ledger still holds what somebody else is seen to have consumed. Of a
+// sequence it is enough to say so once: everything stands still then.
+func ours(v *ledger.State, chain, resource string) bool {
+	if chain != ledger.Bitcoin {
+		return v.OutflowsHalt == ""
+	}
+	_, ok := v.Coins.Get(resource)
+	return ok
 }
 
 // isFloat: a coin of the operators at the pool's own address, while the ledger

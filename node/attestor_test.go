@@ -541,3 +541,68 @@ func TestBlind(t *testing.T) {
 		}
 	}
 }
+
+// A final spend of a coin of ours that nobody planned is said by a member that is
+// caught up, until the ledger has booked it; so is a fork beyond finality, and a
+// counted deposit that is in no block any more.
+func TestPlanWhatChainsTakeBack(t *testing.T) {
+	c, _ := paying(t)
+	coin := ""
+	for p := range c.s.Coins.All() {
+		coin = p
+	}
+	stolen := func(final, caughtUp bool) world {
+		w := see(ledger.Bitcoin, chains.Observations{
+			Spends: []chains.SeenSpend{{Anchor: coin, Height: 1, Block: "y", TxID: "t", Foreign: true, Final: final, Depth: 9}}, Tip: ledger.HeightReport{Height: 212},
+		})
+		w.caughtUp = caughtUp
+		return w
+	}
+	expect(t, "stolen", c.plan(stolen(true, true)), ledger.KindForeign)
+	expect(t, "not final", c.plan(stolen(false, true)))
+	expect(t, "while behind the cluster", c.plan(stolen(true, false)))
+	forked := see(ledger.Bitcoin, chains.Observations{Tip: ledger.HeightReport{Height: 212}})
+	forked.forked = map[string]bool{ledger.Bitcoin: true}
+	expect(t, "forked", c.plan(forked), ledger.KindDeepFork)
+
+	r := c.s.RecentInflows(ledger.Bitcoin)
+	if len(r) != 1 || r[0].Block != "block-1" {
+		t.Fatalf("%+v", r)
+	}
+	undone := func(block string, shown bool, behind uint64) world {
+		o := chains.Observations{Tip: ledger.HeightReport{Height: 212}, Blocks: map[uint64]string{r[0].Height: block}, Behind: behind}
+		if shown {
+			o.Inflows = []chains.Seen{{Fact: ledger.InflowFact{ID: r[0].ID}}}
+		}
+		return see(ledger.Bitcoin, o)
+	}
+	got := c.plan(undone("another", false, 0))
+	expect(t, "undone", got, ledger.KindReversed)
+	if f := got[0].body.(ledger.ReversedFact); f.ID != r[0].ID || f.Block != "block-1" {
+		t.Errorf("says %+v", f)
+	}
+	expect(t, "in its block", c.plan(undone("block-1", false, 0)))
+	expect(t, "in another block", c.plan(undone("another", true, 0)))
+	expect(t, "while behind its chain", c.plan(undone("another", false, 1)))
+	c.some(3, ledger.KindForeign, c.plan(stolen(true, true))[0].body)
+	if c.s.OutflowsHalt == "" {
+		t.Fatal("no halt")
+	}
+	expect(t, "booked", c.plan(stolen(true, true)))
+	expect(t, "halted", c.plan(forked))
+}
+
+// The operators' coins at the pool's address: at finality, until genesis' float is
+// there.
+func TestPlanPoolFloat(t *testing.T) {
+	c := running(t, func(g *ledger.Genesis) { g.Chains[0].Float = fixed.New(100_000) })
+	pool, _ := c.s.Vault(ledger.Bitcoin, "pool")
+	f := ledger.InflowFact{Chain: ledger.Bitcoin, ID: fmt.Sprintf("%064x:0", 77), Address: pool.Address, Asset: "btc", Amount: fixed.New(100_000), Height: 200, Block: "b"}
+	seen := func(depth uint64) world {
+		return see(ledger.Bitcoin, chains.Observations{Tip: ledger.HeightReport{Height: 200}, Inflows: []chains.Seen{{Fact: f, Depth: depth}}})
+	}
+	expect(t, "not final", c.plan(seen(5)))
+	expect(t, "final", c.plan(seen(6)), ledger.KindInflow)
+	c.some(3, ledger.KindInflow, f)
+	expect(t, "booked", c.plan(seen(6)))
+}

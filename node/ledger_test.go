@@ -88,9 +88,12 @@ func testGenesis(start uint64) (ledger.Genesis, []ed25519.PrivateKey) {
 }
 
 // newCluster has applied nothing but its genesis.
-func newCluster(t testing.TB) *cluster {
+func newCluster(t testing.TB, change ...func(*ledger.Genesis)) *cluster {
 	t.Helper()
 	g, keys := testGenesis(testStart)
+	for _, f := range change {
+		f(&g)
+	}
 	s, err := ledger.NewState(g)
 	if err != nil {
 		t.Fatal(err)
@@ -101,9 +104,9 @@ func newCluster(t testing.TB) *cluster {
 }
 
 // opened is a cluster whose first epoch is opened and not in force.
-func opened(t testing.TB) *cluster {
+func opened(t testing.TB, change ...func(*ledger.Genesis)) *cluster {
 	t.Helper()
-	c := newCluster(t)
+	c := newCluster(t, change...)
 	c.tick(1000)
 	c.tick(1000)
 	for _, k := range c.s.Next.Keys {
@@ -121,9 +124,9 @@ func opened(t testing.TB) *cluster {
 }
 
 // running is a cluster with keys in force, prices, fee rates and heights.
-func running(t testing.TB) *cluster {
+func running(t testing.TB, change ...func(*ledger.Genesis)) *cluster {
 	t.Helper()
-	c := opened(t)
+	c := opened(t, change...)
 	c.say(0, ledger.KindFlip, c.flip())
 	for _, k := range c.live() { // test signatures with the activated KeyShares
 		c.say(0, ledger.KindTestSig, c.test(k.ID))

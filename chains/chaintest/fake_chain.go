@@ -315,7 +315,7 @@ func (f *Fake) conclude(s *follow.State, seen *chains.SeenSpend, p follow.Spend,
 		switch {
 		case t.failed:
 			seen.Outcome = ledger.OutcomeReverted
-		case by.Kind == ledger.AttemptCancel:
+		case by.Cancels():
 			seen.Outcome = ledger.OutcomeSelf
 		}
 	}

@@ -23,6 +23,7 @@ type auditor struct {
 
 	txs      map[string]map[string]*tx // chain → id → transaction of ours
 	deposits map[string]map[string]ledger.Payment
+	ever     map[string]ledger.Payment // deposits that some best chain had
 
 	outflows map[string][]uint64  // destination → outflows of the ledger
 	credited map[string]bool      // inflow ids
@@ -47,7 +48,7 @@ type tx struct {
 func newAuditor(s *sim) *auditor {
 	return &auditor{
 		s: s, asks: map[string][]ask{}, bad: map[ledger.Hash]bool{}, own: map[string]ledger.Purpose{},
-		txs: map[string]map[string]*tx{}, deposits: map[string]map[string]ledger.Payment{},
+		txs: map[string]map[string]*tx{}, deposits: map[string]map[string]ledger.Payment{}, ever: map[string]ledger.Payment{},
 		outflows: map[string][]uint64{}, credited: map[string]bool{}, in: map[string]fixed.Int{}, out: map[string]fixed.Int{},
 	}
 }
@@ -121,6 +122,7 @@ func (a *auditor) read(chain string, pays []chaintest.Payment) {
 		values[out] = p.Amount
 		if len(p.Spends) == 0 {
 			deposits[out] = p.Payment
+			a.ever[out] = p.Payment
 			continue
 		}
 		t := txs[p.TxID]
@@ -222,13 +224,15 @@ func (a *auditor) event(e ledger.Event) error {
 		}
 	case "credited":
 		return a.credit(e)
+	case "reversed":
+		return a.reverse(e)
 	case "outflow-state":
 		switch e.Note {
 		case ledger.Paid.String():
 			a.s.rep.Paid++
 			return a.paid(e.Outflow)
 		case ledger.UnpaidProven.String():
-			return a.unpaid(e.Outflow)
+			return a.unpaid(e.Outflow, e.Batch)
 		case ledger.Queued.String():
 			a.s.rep.Requeued++
 		case ledger.Refunded.String():
@@ -256,6 +260,9 @@ func (a *auditor) credit(e ledger.Event) error {
 	id, reason, _ := strings.Cut(e.Note, " ")
 	in, _ := a.s.reference.Inflows.Get(id)
 	seen, ok := a.deposits[in.Chain][id]
+	if was, ever := a.ever[id]; !ok && ever && in.Chain == ledger.Bitcoin {
+		seen, ok = was, true // undone while the last word about it was on its way: taken back by the time of rest
+	}
 	switch {
 	case a.credited[id]:
 		return fmt.Errorf("inflow %s is credited twice", id)
@@ -270,6 +277,22 @@ func (a *auditor) credit(e ledger.Event) error {
 	if reason != "" {
 		a.s.rep.Suspended++
 	}
+	return nil
+}
+
+// reverse: a deposit is taken back once, and only while the chain does not show
+// it.
+func (a *auditor) reverse(e ledger.Event) error {
+	id := e.Note
+	switch _, shown := a.deposits[ledger.Bitcoin][id]; {
+	case shown:
+		return fmt.Errorf("inflow %s is taken back and on the chain", id)
+	case !a.credited[id]:
+		return fmt.Errorf("inflow %s is taken back and was not credited", id)
+	}
+	delete(a.credited, id)
+	a.in[e.Asset] = must(fixed.Sub(a.in[e.Asset], fixed.MustParse(e.Amount)))
+	a.s.rep.Reversed++
 	return nil
 }
 
@@ -296,7 +319,7 @@ func (a *auditor) paid(id uint64) error {
 	}
 	a.out[o.Asset] = add(a.out[o.Asset], o.Net)
 	if o.Asset == "btc" {
-		fee := a.part(o, t.fee)
+		fee := a.part(id, o.Batch, t.fee)
 		a.out["btc"] = add(a.out["btc"], fee)
 		if o.Fee.Less(fee) {
 			a.lost = add(a.lost, must(fixed.Sub(fee, o.Fee)))
@@ -311,7 +334,7 @@ func (a *auditor) paid(id uint64) error {
 
 // unpaid: the ledger says so only while the chain shows a transaction that
 // consumed the anchor and does not pay. What it cost on Bitcoin is gone.
-func (a *auditor) unpaid(id uint64) error {
+func (a *auditor) unpaid(id, batch uint64) error {
 	o, _ := a.s.reference.Outflows.Get(id)
 	asset, _ := a.s.genesis.Asset(o.Asset)
 	t, ok := a.txs[asset.Chain][o.TxID]
@@ -322,7 +345,7 @@ func (a *auditor) unpaid(id uint64) error {
 		if !ok {
 			return fmt.Errorf("outflow %d is UNPAID_PROVEN by %s, which is not on the chain", id, o.TxID)
 		}
-		fee := a.part(o, t.fee)
+		fee := a.part(id, batch, t.fee)
 		a.out["btc"] = add(a.out["btc"], fee)
 		a.lost = add(a.lost, fee)
 	}
@@ -331,12 +354,12 @@ func (a *auditor) unpaid(id uint64) error {
 
 // part is an outflow's share of what its transaction cost: even, the remainder to
 // the first of the batch.
-func (a *auditor) part(o ledger.Outflow, fee fixed.Int) fixed.Int {
-	b, _ := a.s.reference.Batches.Get(o.Batch)
+func (a *auditor) part(id, batch uint64, fee fixed.Int) fixed.Int {
+	b, _ := a.s.reference.Batches.Get(batch)
 	total, _ := fee.Uint64()
 	n := uint64(len(b.Outflows))
 	part := total / n
-	if b.Outflows[0] == o.ID {
+	if b.Outflows[0] == id {
 		part += total % n
 	}
 	return fixed.New(part)
@@ -363,7 +386,7 @@ func (a *auditor) books() error {
 // held is what the ledger says it holds of an asset.
 func (a *auditor) held(pool string) fixed.Int {
 	p, _ := a.s.reference.Pools.Get(pool)
-	sum := add(p.Cash, p.Reserved)
+	sum := must(fixed.Sub(add(p.Cash, p.Reserved), p.Missing))
 	for key, e := range a.s.reference.Suspense.All() {
 		if strings.HasSuffix(key, "/"+pool) {
 			sum = add(sum, e.Amount)
@@ -418,6 +441,12 @@ func (a *auditor) custody(chain, asset string) error {
 		}
 	}
 	want := a.held(asset)
+	for id := range a.credited {
+		in, _ := a.s.reference.Inflows.Get(id)
+		if _, shown := a.deposits[chain][id]; in.Chain == chain && !shown {
+			return fmt.Errorf("inflow %s is credited and in no block", id)
+		}
+	}
 	if asset == "btc" {
 		want = add(want, fixed.New(a.s.reference.Two.Float))
 	}

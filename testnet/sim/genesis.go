@@ -25,11 +25,11 @@ const (
 	token         = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 
 	bitcoinFinal = 6
-	// Reorganisations stay below both depths: what a deeper one does to a
-	// credited deposit is spec outflows §8.3, of a later release.
+	// Reorganisations stay below finality, and often exceed the depth at which a
+	// deposit counts (spec: outflows §8.3).
 	maxBitcoinReorg  = 5
-	blockSubsidy     = 60_000 // sats: from 100,000 sats on, at least 7 confirmations
-	ethereumLag      = 6      // blocks between head and finality
+	blockSubsidy     = 320_000_000 // sats: most deposits count at two confirmations
+	ethereumLag      = 6           // blocks between head and finality
 	maxEthereumReorg = 3
 	sweepDepth       = 4
 
@@ -40,7 +40,7 @@ const (
 	poolSats  = 900_000 // float of the pool vault
 	boostSats = 20_000  // smallest withdrawal
 
-	minSats = 200_000 // below: suspense; still deep enough not to be reorganised away
+	minSats = 200_000 // below: suspense
 )
 
 var floatWei = fixed.MustParse("10000000000000000000")

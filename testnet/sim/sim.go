@@ -47,7 +47,7 @@ type Report struct {
 	Kills, Restarts, Replayed, Pauses, Elected int
 	Lost, Late, Doubled                        int
 	Reorgs, Blocks, Congestions                int
-	Boosted, Recoups                           int
+	Boosted, Recoups, Reversed                 int
 	Bumps, Repriced, Cancels, Requeued         int
 	Sessions, Aborted, Signatures, Variants    int
 	Broadcasts, Retries, Compared              int
@@ -60,12 +60,12 @@ func (r Report) String() string {
 	return fmt.Sprintf("seed %d: %d members, %d+%d steps, %d commands (%d intents, %d refused), %d outflows (%d paid, %d refunded), "+
 		"%d deposits (%d credited, %d in suspense), %d kills, %d restarts (%d replayed from genesis, %d compared byte by byte), "+
 		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d reorgs in %d blocks, "+
-		"%d boosted, %d recoups, %d congestions, %d bumps, %d repriced, %d cancels, %d paid again, "+
+		"%d boosted, %d recoups, %d deposits taken back, %d congestions, %d bumps, %d repriced, %d cancels, %d paid again, "+
 		"%d sessions (%d aborted), %d signatures (%d variants), %d retries, %d broadcasts, head %.8s",
 		r.Seed, r.Members, r.Steps, r.RestSteps, r.Commands, r.Intents, r.Refused, r.Outflows, r.Paid, r.Refunded,
 		r.Deposits, r.Credited, r.Suspended, r.Kills, r.Restarts, r.Replayed, r.Compared,
 		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Reorgs, r.Blocks,
-		r.Boosted, r.Recoups, r.Congestions, r.Bumps, r.Repriced, r.Cancels, r.Requeued,
+		r.Boosted, r.Recoups, r.Reversed, r.Congestions, r.Bumps, r.Repriced, r.Cancels, r.Requeued,
 		r.Sessions, r.Aborted, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Head)
 }
 
