@@ -203,12 +203,12 @@ func packList[T any](p *packing, list *[]T, element func(*T)) {
 	if n > 0 {
 		*list = make([]T, 0, min(n, maxPromised))
 	}
-	for range n {
-		var e T
-		if element(&e); p.bad {
+	for i := range n {
+		var zero T
+		*list = append(*list, zero)
+		if element(&(*list)[i]); p.bad {
 			return
 		}
-		*list = append(*list, e)
 	}
 }
 

@@ -5,10 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
@@ -354,5 +357,85 @@ func BenchmarkScaleMarks(b *testing.B) {
 			s.Accounts.unmark()
 			s.markAll()
 		})
+	})
+}
+
+// addAddresses registers the four addresses of an account, as if derived.
+func (s *State) addAddresses(i int) {
+	id := scaleID(i)
+	raw := must(hexBytes16(id))
+	for _, chain := range []string{Bitcoin, Ethereum} {
+		for _, purpose := range []Purpose{PurposeSupply, PurposeRepay} {
+			h := sha256.Sum256(fmt.Append(nil, chain, purpose, i))
+			w := Watch{
+				Chain: chain, Path: accountPath(raw, chain, purpose), Key: KeyECDSA1, Pub: append([]byte{2}, h[:]...),
+				Account: id, Purpose: purpose, From: 800_000 + uint64(i),
+			}
+			if w.Address = address.EthereumAddress([20]byte(h[:20])); chain == Bitcoin {
+				w.Address = must(address.AddressOf(address.Mainnet, append([]byte{0, 20}, h[:20]...)))
+			}
+			s.Watched.put(w)
+		}
+	}
+}
+
+// What the addresses of all accounts take, beside the accounts themselves.
+func BenchmarkScaleAddresses(b *testing.B) {
+	for _, n := range scaleSizes(b) {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for range b.N {
+				s := new(State)
+				before, began := heap(), cpu()
+				for i := range n {
+					s.addAddresses(i)
+				}
+				took := cpu() - began
+				after := heap()
+				b.ReportMetric(float64(after-before)/1e6, "MB")
+				b.ReportMetric(float64(after-before)/float64(n), "B/account")
+				b.ReportMetric(float64(took)/float64(4*n), "cpu-ns/address")
+				runtime.KeepAlive(s)
+			}
+		})
+	}
+}
+
+// A root after 4096 commands that each touched another account.
+func BenchmarkScaleRoot(b *testing.B) {
+	atScale(b, func(b *testing.B, s *State, ids []AccountID) {
+		s.root()
+		next := 0
+		measured(b, func(int) {
+			b.StopTimer()
+			for range RootInterval {
+				a := s.Accounts.at(ids[next*7919%len(ids)])
+				a.Nonce++
+				s.Accounts.put(a.ID, a)
+				next++
+			}
+			s.Accounts.fold()
+			b.StartTimer()
+			s.root()
+		})
+	})
+}
+
+// A snapshot: how long the ledger stands still for it, and the writing beside it.
+func BenchmarkScaleSnapshot(b *testing.B) {
+	atScale(b, func(b *testing.B, s *State, ids []AccountID) {
+		var pause time.Duration
+		measured(b, func(int) {
+			began := time.Now()
+			f := s.Frozen()
+			a := s.Accounts.at(ids[0]) // the first write parts from it
+			a.Nonce++
+			s.Accounts.put(a.ID, a)
+			s.Accounts.fold()
+			pause = max(pause, time.Since(began))
+			if err := f.Encode(io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		})
+		b.ReportMetric(float64(pause.Microseconds()), "µs-pause")
 	})
 }
