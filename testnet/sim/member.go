@@ -146,9 +146,11 @@ func (m *member) turn() {
 	m.observe()
 	m.approve()
 	m.attest()
-	m.sign()
-	m.share()
-	m.broadcast()
+	for _, work := range []func(){m.sign, m.share, m.broadcast} {
+		if m.up {
+			work()
+		}
+	}
 }
 
 func (m *member) apply() {

@@ -134,6 +134,11 @@ func (s *sim) commit(raw []byte) {
 	if err := s.auditor.command(raw, r); err != nil {
 		s.fail("auditor at height %d: %w", r.Header.Height, err)
 	}
+	for _, e := range r.Events {
+		if e.Name == "attempt" {
+			s.reached(pointPlanned, s.members[s.log.leader], e.Batch)
+		}
+	}
 }
 
 // execute applies the next command on a replica and compares heads: the head

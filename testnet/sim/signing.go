@@ -106,7 +106,7 @@ func (m *member) sign() {
 	})
 	m.lostKeygens()
 	for _, j := range node.PlanSigning(m.state, m.id) {
-		if m.s.step >= m.pausedAt[node.AttemptKey{Batch: j.Batch.ID, Attempt: j.Attempt.K}] {
+		if m.up && m.s.step >= m.pausedAt[node.AttemptKey{Batch: j.Batch.ID, Attempt: j.Attempt.K}] {
 			m.signJob(j.Batch, j.Attempt)
 		}
 	}
@@ -137,6 +137,9 @@ func (m *member) signJob(b ledger.Batch, a ledger.Attempt) {
 		return
 	case !timely:
 		m.giveUp(k)
+		return
+	}
+	if m.s.reached(pointCertified, m, b.ID) {
 		return
 	}
 	w := m.work[workKey{k, at.input}]
@@ -337,6 +340,9 @@ func (s *sim) advance(ss *session) {
 	}
 	if ss.ends == 0 {
 		ss.ends = s.step + s.between(1, 4)
+		for _, m := range ss.joined {
+			s.reached(pointJoined, m, ss.key.batch)
+		}
 		if !s.rest {
 			fates := []fate{fateAll, fateAll, fateAll, fateAll, fateAll, fateAll, fateAll, fateOne, fateKilled, fateSilent, fateAborted, fateAborted, fateDies}
 			ss.fate = fates[s.rng.IntN(len(fates))]
@@ -368,6 +374,15 @@ func (s *sim) finish(ss *session) {
 		s.rep.Variants++
 	}
 	ss.done = true
+	if s.reached(pointSigned, lucky, ss.key.batch) {
+		return
+	}
+	if s.cfg.at != nil {
+		lucky.keep(sig)
+		if s.reached(pointStored, lucky, ss.key.batch) {
+			return
+		}
+	}
 	switch {
 	case ss.fate == fateKilled && !s.rest:
 		lucky.kill()
@@ -378,7 +393,9 @@ func (s *sim) finish(ss *session) {
 		lucky.keep(sig)
 	default:
 		for _, m := range ss.joined {
-			m.keep(sig)
+			if m.up {
+				m.keep(sig)
+			}
 		}
 	}
 }
@@ -481,6 +498,9 @@ func (m *member) broadcast() {
 	}
 	for _, b := range node.PlanBroadcasts(m.state) {
 		for _, a := range b.Attempts {
+			if !m.up {
+				return
+			}
 			m.sendTx(b, a, 0)
 			if build := m.s.cfg.mistakes.build; build != nil { // whoever signs it sends it
 				if other, ok := build(m, b, a); ok {
@@ -522,6 +542,9 @@ func (m *member) sendTx(b ledger.Batch, a ledger.Attempt, variant uint64) {
 	}
 	m.s.rep.Broadcasts++
 	err := c.Broadcast(ctx, raw.Bytes)
+	if err == nil && m.s.reached(pointSent, m, b.ID) {
+		return
+	}
 	if m.s.trouble(25) {
 		err = chains.ErrTransport // accepted, and the answer lost
 	}

@@ -26,6 +26,28 @@ type Config struct {
 
 	patience int      // calm steps to come to rest in; 0: restSteps
 	mistakes mistakes // planted ones, for proving that they are found
+
+	at func(p point, m *member, batch uint64) // a test that kills at a point of a payment; nil: none does
+}
+
+// point is where a payment stands when a test may kill (spec: outflows §2.4).
+type point uint8
+
+const (
+	pointPlanned   point = iota // an attempt is in the log, nobody has applied it; the member leads
+	pointCertified              // the member has a certificate over the plan, and joins
+	pointJoined                 // all parties of a session have joined it, this one among them
+	pointSigned                 // the last round is done here alone, and not on disk
+	pointStored                 // on disk here alone, and nobody told
+	pointSent                   // the member's endpoint took the transaction
+)
+
+// reached tells a test of a point; true: the member is dead since.
+func (s *sim) reached(p point, m *member, batch uint64) bool {
+	if b, _ := s.reference.Batches.Get(batch); s.cfg.at != nil && b.Kind == ledger.BatchPay && m.up {
+		s.cfg.at(p, m, batch)
+	}
+	return !m.up
 }
 
 // mistakes are what members and replicas of ours could do wrong. Tests plant
@@ -223,7 +245,7 @@ func (s *sim) calm() {
 
 func (s *sim) caughtUp() bool {
 	for _, m := range s.members {
-		if m.state.Height != s.reference.Height {
+		if m.up && m.state.Height != s.reference.Height {
 			return false
 		}
 	}
