@@ -137,7 +137,19 @@ var vaults = []address.Path{
 	{Chain: Ethereum, Role: address.RoleGas},
 }
 
+// findVaults notes where the vaults are watched: deriving an address takes longer
+// than most commands. Derived, in no snapshot.
+func (s *State) findVaults() {
+	s.vaultKeys = map[string]string{}
+	for _, p := range vaults {
+		if _, ok := s.Genesis.Chain(p.Chain); ok && s.Keys.has(KeyECDSA1) {
+			s.vaultKeys[p.Chain+"/"+p.Role] = p.Chain + "/" + s.derive(p).Address
+		}
+	}
+}
+
 func (x *execution) watchVaults() {
+	x.s.findVaults()
 	for _, p := range vaults {
 		if _, ok := x.s.Genesis.Chain(p.Chain); ok {
 			w := x.s.derive(p)
@@ -197,13 +209,11 @@ func bitcoinNetwork(c ChainParam) (string, error) {
 
 // Vault returns the vault of a role, once there are keys.
 func (s *State) Vault(chain, role string) (Watch, bool) {
-	for _, p := range vaults {
-		if p.Chain == chain && p.Role == role && s.Keys.has(KeyECDSA1) {
-			w, ok := s.Watched.get(chain + "/" + s.derive(p).Address)
-			return w, ok
-		}
+	key, ok := s.vaultKeys[chain+"/"+role]
+	if !ok {
+		return Watch{}, false
 	}
-	return Watch{}, false
+	return s.Watched.get(key)
 }
 
 // AddressOf returns an account's address on a chain for a purpose.

@@ -389,9 +389,11 @@ func (s *State) outputs(tx *BitcoinTx, b Batch, kind AttemptKind, vault string, 
 // first.
 func (s *State) spareCoins(vault string) []Coin {
 	tip := s.Tips.at(Bitcoin).Height
+	pool, _ := s.Vault(Bitcoin, address.RolePool)
+	holds := func(k Coin) bool { return (vault == pool.Address) == (k.Address == pool.Address) } // all else is the minter's
 	var coins []Coin
 	for _, k := range s.Coins.all() {
-		if (k.State == CoinAvailable || k.State == CoinReusable) && k.Height > 0 && k.Height <= tip && s.vaultHolds(vault, k) {
+		if (k.State == CoinAvailable || k.State == CoinReusable) && k.Height > 0 && k.Height <= tip && holds(k) {
 			coins = append(coins, k)
 		}
 	}
@@ -489,10 +491,3 @@ func (x *execution) moreGas(b Batch, wei fixed.Int) {
 
 // vaultOf is the vault whose coins a batch spends.
 func (s *State) vaultOf(b Batch) (Watch, bool) { return s.Vault(Bitcoin, b.Vault) }
-
-// vaultHolds reports whether a coin is the vault's: the pool has what lies at its
-// address, the minter everything else.
-func (s *State) vaultHolds(vault string, k Coin) bool {
-	pool, _ := s.Vault(Bitcoin, address.RolePool)
-	return (vault == pool.Address) == (k.Address == pool.Address)
-}

@@ -86,6 +86,8 @@ type State struct {
 
 	frozen bool // readers share it; nobody writes to it
 	rated  rated
+
+	vaultKeys map[string]string // "chain/role" → key in Watched; never written to, only replaced
 }
 
 // AccountID is 32 lower-case hex digits (spec: requests §1.2).
@@ -351,6 +353,7 @@ func (s *State) admit() error {
 	if s.Genesis.Hash() != s.Cluster || len(s.Epochs) == 0 {
 		return errors.New("not of its own genesis")
 	}
+	s.findVaults()
 	if err := s.Check(); err != nil {
 		return err
 	}
