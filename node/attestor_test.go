@@ -606,3 +606,43 @@ func TestPlanPoolFloat(t *testing.T) {
 	c.some(3, ledger.KindInflow, f)
 	expect(t, "booked", c.plan(seen(6)))
 }
+
+// Plants seventy deposits in one block, more than one round says, and a member that
+// applied the account when the others had counted them: all are credited, each
+// once, and the late member has nothing to add (spec: outflows §10, 60). Seen
+// failing with the plan not passing over what the member has said.
+func TestFault60_ManyDepositsInOneBlock(t *testing.T) {
+	c := running(t)
+	id := c.open(walletOf(t, holderSeed))
+	o := chains.Observations{Tip: ledger.HeightReport{Height: 200}}
+	for range 70 {
+		o.Inflows = append(o.Inflows, chains.Seen{Fact: c.inflow(id, "btc", "10000", "block-1"), Depth: 12})
+	}
+	w := see(ledger.Bitcoin, o)
+	for i := range 3 {
+		w.self = idOf(c.keys[i])
+		for rounds := 0; ; rounds++ {
+			said := c.plan(w)
+			if len(said) == 0 {
+				break
+			}
+			if rounds == 2 {
+				t.Fatalf("member %d says %d things in a third round", i, len(said))
+			}
+			for _, s := range said {
+				c.say(i, s.kind, s.body)
+			}
+		}
+	}
+	w.self = idOf(c.keys[3])
+	expect(t, "the late member", c.plan(w))
+	for i, s := range o.Inflows {
+		if in, ok := c.s.Inflows.Get(s.Fact.ID); !ok || in.State != ledger.InflowCredited {
+			t.Errorf("deposit %d: %+v", i, in)
+		}
+	}
+	ps, _ := c.s.PositionOf(id)
+	if len(ps) != 1 || ps[0].Collateral.String() != "700000" && ps[0].Supplied.String() != "700000" {
+		t.Errorf("positions %+v", ps)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/btcsuite/btcd/blockchain"
@@ -307,6 +308,170 @@ func (w *regtest) testFault09(t *testing.T) {
 	}
 	if err := c.Broadcast(t.Context(), raw.Bytes); err != nil {
 		t.Errorf("caught up: %v", err)
+	}
+}
+
+// Plants A{u1} → A′{u1,u2} → A″{u2}. On a real node each replaces the one before and
+// A is accepted again beside A″: both confirm, and the payee has twice what he is
+// owed. A″ lacks the anchor, which is what VerifySpend refuses it for, by what Reads
+// says of its bytes; with the anchor in the third too, A is refused for good. Seen
+// failing with the anchor dropped there as well.
+func (w *regtest) testFault02(t *testing.T) {
+	c := w.chain(t)
+	for _, keeps := range []bool{false, true} {
+		key, from := w.party(t)
+		_, to := w.party(t)
+		u1, u2 := w.deposit(t, from).ID, w.deposit(t, from).ID
+		w.Mine(t, 1)
+		sign := func(fee uint64, inputs ...string) (chains.Unsigned, chains.Raw) {
+			p := &ledger.BitcoinTx{LockTime: 100, Fee: fee, Rate: fee}
+			for _, name := range inputs {
+				p.Inputs = append(p.Inputs, ledger.BitcoinIn{Outpoint: name, Sats: faucetCoin - faucetFee, Pub: key.PubKey().SerializeCompressed()})
+			}
+			rest := uint64(len(inputs))*(faucetCoin-faucetFee) - 300_000 - fee
+			p.Outputs = []ledger.BitcoinOut{{Address: to, Sats: 300_000, Outflow: 9}, {Address: from, Sats: rest}}
+			u, err := c.Build(ledger.Attempt{Bitcoin: p})
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := c.Finish(u, chaintest.Sign(key, u))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return u, raw
+		}
+		_, first := sign(500, u1)
+		_, second := sign(3_000, u1, u2)
+		u, third := sign(9_000, u2)
+		if keeps {
+			u, third = sign(9_000, u1, u2)
+		}
+		for i, raw := range []chains.Raw{first, second, third} {
+			if err := c.Broadcast(t.Context(), raw.Bytes); err != nil {
+				t.Fatalf("transaction %d: %v", i, err)
+			}
+		}
+		spends, _, err := c.Reads(u)
+		if err != nil || slices.Contains(spends, u1) != keeps {
+			t.Errorf("reads %v, %v", spends, err)
+		}
+		if err := c.Broadcast(t.Context(), first.Bytes); keeps != errors.Is(err, chains.ErrTooCheap) || !keeps && err != nil {
+			t.Errorf("anchor kept %t: the first again: %v", keeps, err)
+		}
+		w.Mine(t, 1)
+		want := 2
+		if keeps {
+			want = 1
+		}
+		if got := w.countInBest(t, first.TxID) + w.countInBest(t, second.TxID) + w.countInBest(t, third.TxID); got != want {
+			t.Errorf("anchor kept %t: paid %d times", keeps, got)
+		}
+		if err := c.Broadcast(t.Context(), first.Bytes); keeps && !errors.Is(err, chains.ErrAnchorSpent) {
+			t.Errorf("the first, with the third in a block: %v", err)
+		}
+	}
+}
+
+// Plants two committees that both sign the first payment of a fresh vault: other
+// witnesses, one transaction, and whichever is sent when, the chain has it once.
+// Seen failing with the second one paying a satoshi more of fee.
+func (w *regtest) testFault03(t *testing.T) {
+	b := w.Batch(t)
+	one, two := w.chain(t), w.chain(t)
+	u, err := one.Build(b.Anchor.Attempts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := one.Finish(u, chaintest.Sign(b.Key, u))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := two.Build(b.Anchor.Attempts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sigs []chains.Signature
+	for i, in := range again.Inputs {
+		sigs = append(sigs, chaintest.SignWith(b.Key, in.Digest, 12345+uint32(i)))
+	}
+	second, err := two.Finish(again, sigs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.TxID != second.TxID || bytes.Equal(first.Bytes, second.Bytes) {
+		t.Fatalf("%s and %s", first.TxID, second.TxID)
+	}
+	send := func(when string) {
+		t.Helper()
+		for i, raw := range []chains.Raw{first, second, first} {
+			if err := []*Chain{one, two}[i%2].Broadcast(t.Context(), raw.Bytes); err != nil {
+				t.Errorf("%s, %d: %v", when, i, err)
+			}
+		}
+	}
+	send("new")
+	w.Mine(t, 1)
+	if got := w.countInBest(t, first.TxID); got != 1 {
+		t.Errorf("in the block %d times", got)
+	}
+	send("in a block")
+	w.Mine(t, 1)
+	if got := w.countInBest(t, first.TxID); got != 0 {
+		t.Error("in the next block too")
+	}
+}
+
+// Plants reorganisations of depth 1, 3 and 5 under a mined payment, with its bump
+// mined in the new branch: the picture follows the chain, nothing is final before
+// F, and the first one is refused for good. Seen failing with the spend that the
+// cursor remembers kept over the fork.
+func (w *regtest) testFault10(t *testing.T) {
+	for _, depth := range []int{1, 3, 5} {
+		b := w.Batch(t)
+		c := w.chain(t)
+		v := chains.View{Watched: chains.Watch(b.Addresses), Anchors: []chains.Anchor{b.Anchor}}
+		var raws []chains.Raw
+		for k := range 2 {
+			u, err := c.Build(b.Anchor.Attempts[k])
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := c.Finish(u, chaintest.Sign(b.Key, u))
+			if err != nil {
+				t.Fatal(err)
+			}
+			raws = append(raws, raw)
+		}
+		spend := func(cur chains.Cursor, when string, attempt uint64, final bool) (chains.SeenSpend, chains.Cursor) {
+			t.Helper()
+			o, cur := caughtUp(t, c, v, cur)
+			if len(o.Spends) != 1 || o.Spends[0].Attempt != attempt || o.Spends[0].TxID != raws[attempt].TxID || o.Spends[0].Final != final {
+				t.Fatalf("depth %d, %s: %+v", depth, when, o.Spends)
+			}
+			return o.Spends[0], cur
+		}
+		if err := c.Broadcast(t.Context(), raws[0].Bytes); err != nil {
+			t.Fatal(err)
+		}
+		w.Mine(t, depth)
+		gone, cur := spend(nil, "mined", 0, false)
+		w.Reorg(t, depth)
+		o, cur := caughtUp(t, c, v, cur)
+		if len(o.Spends) != 0 || !o.Left(gone.Height, gone.Block) {
+			t.Fatalf("depth %d, the new branch: %+v", depth, o.Spends)
+		}
+		if err := c.Broadcast(t.Context(), raws[1].Bytes); err != nil {
+			t.Fatal(err)
+		}
+		w.Mine(t, 1)
+		_, cur = spend(cur, "mined again", 1, false)
+		if err := c.Broadcast(t.Context(), raws[0].Bytes); !errors.Is(err, chains.ErrAnchorSpent) {
+			t.Errorf("depth %d, the first again: %v", depth, err)
+		}
+		w.Mine(t, 4)
+		_, cur = spend(cur, "five deep", 1, false)
+		w.Mine(t, 1)
+		spend(cur, "six deep", 1, true)
 	}
 }
 

@@ -128,6 +128,26 @@ func Sign(key *secp256k1.PrivateKey, u chains.Unsigned) []chains.Signature {
 	return out
 }
 
+// SignWith makes the signature that the nonce k gives: another than Sign's, of the
+// same digest, as a second session would.
+func SignWith(key *secp256k1.PrivateKey, digest [32]byte, k uint32) chains.Signature {
+	var nonce, z, r, s secp256k1.ModNScalar
+	nonce.SetInt(k)
+	var p secp256k1.JacobianPoint
+	secp256k1.ScalarBaseMultNonConst(&nonce, &p)
+	p.ToAffine()
+	x := p.X.Bytes()
+	r.SetBytes(x)
+	z.SetBytes(&digest)
+	s.Mul2(&r, &key.Key).Add(&z).Mul(nonce.InverseNonConst())
+	parity := byte(p.Y.IsOddBit())
+	if s.IsOverHalfOrder() {
+		s.Negate()
+		parity ^= 1
+	}
+	return chains.Signature{R: r.Bytes(), S: s.Bytes(), RecID: parity}
+}
+
 // Run is what every chain must do.
 func Run(t *testing.T, w World) {
 	t.Run("Pure", func(t *testing.T) { pure(t, w) })

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/ethereum/go-ethereum/core/types"
+
 	"github.com/coffer-network/coffer/chains"
 	"github.com/coffer-network/coffer/chains/chaintest"
 	"github.com/coffer-network/coffer/ledger"
@@ -125,4 +127,65 @@ func TestFault47_WrongBlock(t *testing.T) {
 	cur = next
 	p.Always("eth_blockNumber", old)
 	refused("an earlier tip", chains.ErrBehind)
+}
+
+// "ETH node returns a stale sequence after restart: the ledger's wins; no reset."
+// Plants an endpoint that says 0 for every account, under an adapter without
+// memory: what is built and sent has the plan's sequence, nobody asked for one,
+// and a refusal that is classed by the stale answer is an error, not another
+// transaction. Seen failing with a sequence in Build that is not the plan's.
+func TestFault36_StaleSequence(t *testing.T) {
+	w := newWorld(t)
+	b := w.Batch(t)
+	var anchors []chains.Anchor
+	for n := range uint64(3) {
+		tx := *b.Anchor.Attempts[0].Ethereum
+		tx.Sequence = n
+		anchors = append(anchors, w.finish(t, b, tx))
+	}
+	cfg := w.cfg
+	p := rpcproxy.Start(cfg.URL)
+	t.Cleanup(p.Close)
+	cfg.URL = p.URL
+	p.Always("eth_getTransactionCount", rpcproxy.Result("0x0"))
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := *b.Anchor.Attempts[0].Ethereum
+	next.Sequence = 3
+	for n, a := range append(anchors, chains.Anchor{Attempts: []ledger.Attempt{{Ethereum: &next}}}) {
+		u, err := c.Build(a.Attempts[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := c.Finish(u, []chains.Signature{chaintest.SignWith(b.Key, u.Inputs[0].Digest, 77)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx := new(types.Transaction)
+		if err := tx.UnmarshalBinary(raw.Bytes); err != nil || tx.Nonce() != uint64(n) {
+			t.Fatalf("sequence %d, want %d; %v", tx.Nonce(), n, err)
+		}
+		if got := p.Calls("eth_getTransactionCount"); n == 0 && got != 0 {
+			t.Errorf("asked for the sequence %d times", got)
+		}
+		if err := c.Broadcast(t.Context(), raw.Bytes); n < 3 && !errors.Is(err, chains.ErrRefused) || n == 3 && err != nil {
+			t.Errorf("sequence %d: %v", n, err) // below 3: another signature of what is mined
+		}
+	}
+	w.Mine(t, 1)
+	v := chains.View{Watched: chains.Watch(b.Addresses), Anchors: anchors}
+	for range 20 {
+		o, _, err := c.Watch(t.Context(), v, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Behind == 0 {
+			if len(o.Spends) != 3 {
+				t.Errorf("spends %+v", o.Spends)
+			}
+			return
+		}
+	}
 }

@@ -404,7 +404,7 @@ func (w *world) testSecondSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := c.Finish(u, []chains.Signature{signWith(b.Key, u.Inputs[0].Digest, 12345)})
+	second, err := c.Finish(u, []chains.Signature{chaintest.SignWith(b.Key, u.Inputs[0].Digest, 12345)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,25 +423,6 @@ func (w *world) testSecondSignature(t *testing.T) {
 	if err != nil || len(o.Spends) != 1 || o.Spends[0].Foreign || o.Spends[0].TxID != second.TxID {
 		t.Errorf("saw %+v, %v", o.Spends, err)
 	}
-}
-
-// signWith makes the signature that the nonce k gives.
-func signWith(key *secp256k1.PrivateKey, digest [32]byte, k uint32) chains.Signature {
-	var nonce, z, r, s secp256k1.ModNScalar
-	nonce.SetInt(k)
-	var p secp256k1.JacobianPoint
-	secp256k1.ScalarBaseMultNonConst(&nonce, &p)
-	p.ToAffine()
-	x := p.X.Bytes()
-	r.SetBytes(x)
-	z.SetBytes(&digest)
-	s.Mul2(&r, &key.Key).Add(&z).Mul(nonce.InverseNonConst())
-	parity := byte(p.Y.IsOddBit())
-	if s.IsOverHalfOrder() {
-		s.Negate()
-		parity ^= 1
-	}
-	return chains.Signature{R: r.Bytes(), S: s.Bytes(), RecID: parity}
 }
 
 // A token nobody listed is shown as ignored and is no inflow; nothing at all is
