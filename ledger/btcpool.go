@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -58,7 +59,28 @@ func (s *State) boosts(o Outflow) bool {
 
 const btcAsset = "btc"
 
-// accrue notes a boosted payout that was accepted: its client was debited, so M
+// mapAddress gives a Bitcoin address its number: the same address the same one,
+// for ever, and no number to two (spec: outflows S4). to is canonical, so one
+// address has one spelling (S5).
+func (s *State) mapAddress(to string) uint64 {
+	if n, ok := s.Mapped.get(to); ok {
+		return n
+	}
+	n := uint64(s.MappedTo.len()) + 1
+	s.Mapped.put(to, n)
+	s.MappedTo.put(n, to)
+	return n
+}
+
+// MappedSubaccount is the place of an outflow in the minter's account book, 0x03
+// and the number of its address.
+func (o Outflow) MappedSubaccount() (address.Subaccount, bool) {
+	s := address.Subaccount{Kind: address.SubMapped}
+	binary.BigEndian.PutUint64(s.Number[8:], o.Mapped)
+	return s, o.Mapped != 0
+}
+
+// accrueBoost notes a boosted payout that was accepted: its client was debited, so M
 // owes P what P will front.
 func (x *execution) accrueBoost(o Outflow) {
 	p, gross := &x.s.Two, sats(o.Gross)

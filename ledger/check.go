@@ -74,6 +74,11 @@ func (s *State) Check() error {
 			return fmt.Errorf("outflow %d: %s, its heir %s is of %d in state %d", id, o.State, o.Heir, k.Heir, k.State)
 		}
 	}
+	for to, n := range s.Mapped.all() {
+		if s.MappedTo.at(n) != to || s.Mapped.len() != s.MappedTo.len() || n == 0 || n > uint64(s.MappedTo.len()) {
+			return fmt.Errorf("address %s has number %d, which is of %q", to, n, s.MappedTo.at(n))
+		}
+	}
 	for p, c := range s.Coins.all() {
 		if (c.State == CoinHeir) != (c.Heir != 0) || c.Heir != 0 && s.Outflows.at(c.Heir).Heir != p {
 			return fmt.Errorf("coin %s: state %d, heir of outflow %d", p, c.State, c.Heir)

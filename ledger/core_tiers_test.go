@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"testing"
@@ -456,4 +457,46 @@ func TestPoolFloat(t *testing.T) {
 			t.Errorf("a stranger's coin at %s is counted: %+v", role, c.s.Two)
 		}
 	}
+}
+
+// "Same address, same number; numbers grow, never reused", also after a snapshot
+// (spec: outflows S4).
+func TestMappedAddresses(t *testing.T) {
+	c, w := tiers(t, 4)
+	var ids []uint64
+	for _, to := range []int{1, 2, 1, 3} {
+		ids = append(ids, c.small(w, "20000", to, "5000"))
+	}
+	if code := c.ask(w, address.Command{Action: address.ActionCancelOutflow, Outflow: ids[3]}); code != OK {
+		t.Fatal(code)
+	}
+	c.s = restored(t, c.s)
+	ids = append(ids, c.small(w, "20000", 4, "5000"), c.small(w, "20000", 3, "5000"))
+	var numbers []uint64
+	for _, id := range ids {
+		o := c.s.Outflows.at(id)
+		numbers = append(numbers, o.Mapped)
+		sub, ok := o.MappedSubaccount()
+		raw, err := sub.Encode()
+		if !ok || err != nil || raw[0] != 3 || raw[31] != byte(o.Mapped) || c.s.MappedTo.at(o.Mapped) != o.To {
+			t.Errorf("outflow %d to %s: %x of %d", id, o.To, raw, o.Mapped)
+		}
+	}
+	if !slices.Equal(numbers, []uint64{1, 2, 1, 3, 4, 3}) {
+		t.Errorf("numbers %v", numbers)
+	}
+}
+
+// restored is the state as another replica reads it from a snapshot.
+func restored(t testing.TB, s *State) *State {
+	t.Helper()
+	var b bytes.Buffer
+	if err := s.Frozen().Encode(&b); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ReadState(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
 }

@@ -94,6 +94,7 @@ type Outflow struct {
 	From    string       `cbor:"17,keyasint"` // sweep: the swept address; else empty
 	After   uint64       `cbor:"18,keyasint"` // outflow that must be MINED before this is planned (gas before sweep)
 	Carries []string     `cbor:"19,keyasint"` // sweep: ids of the inflows it brings in
+	Mapped  uint64       `cbor:"22,keyasint"` // Bitcoin: number of its address; 0: custody's own
 	Boosted bool         `cbor:"21,keyasint"` // Bitcoin: fronted by the pool, in a batch (see BitcoinPool)
 	Heir    string       `cbor:"20,keyasint"` // Bitcoin, QUEUED again: the coin that must be its next anchor (spec: outflows §3.4)
 }

@@ -15,6 +15,9 @@ func (x *execution) newOutflow(o Outflow) Outflow {
 		o.Net = o.Gross
 	}
 	s.NextOutflow++
+	if o.Asset == btcAsset && o.Account != "" {
+		o.Mapped = s.mapAddress(o.To)
+	}
 	if o.Boosted = s.boosts(o); o.Boosted {
 		x.accrueBoost(o)
 	}

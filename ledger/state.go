@@ -76,6 +76,8 @@ type State struct {
 	IdleLoans table[string, AccountID] `cbor:"45,keyasint"` // simple loans never credited, by the end of their window
 	Two       BitcoinPool              `cbor:"91,keyasint"` // the book of the second tier of Bitcoin payouts
 	Marks     table[string, uint64]    `cbor:"92,keyasint"` // by task: the multiple of its interval at which it last ran
+	Mapped    table[string, uint64]    `cbor:"94,keyasint"` // Bitcoin addresses ever paid, by their number from 1 (spec: outflows S4)
+	MappedTo  table[uint64, string]    `cbor:"66,keyasint"` // the same the other way round
 	Recent    table[string, string]    `cbor:"93,keyasint"` // "chain/height/id" of counted deposits whose block may still be undone, with its hash
 
 	Ballots       table[string, Ballot]      `cbor:"60,keyasint"` // open proposals, by their hash
@@ -320,6 +322,7 @@ func (s *State) View() *State {
 	v.Ballots, v.Pauses, v.Lowered = s.Ballots.copy(f), s.Pauses.copy(f), s.Lowered.copy(f)
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	v.Rounds, v.Marks, v.Recent = s.Rounds.copy(f), s.Marks.copy(f), s.Recent.copy(f)
+	v.Mapped, v.MappedTo = s.Mapped.copy(f), s.MappedTo.copy(f)
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
 	v.Linked, v.Payouts, v.Loans, v.LoansReady = s.Linked.copy(f), s.Payouts.copy(f), s.Loans.copy(f), s.LoansReady.copy(f)
 	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)

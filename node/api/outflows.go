@@ -71,6 +71,12 @@ func (v view) outflow(o ledger.Outflow) client.Outflow {
 		To: o.To, Chain: asset.Chain, Batch: o.Batch, Binding: o.Binding, TxID: o.TxID,
 		Required: max(chain.Final, 1), Created: at(o.Created), Closed: atOrNil(o.Closed),
 	}
+	out.Boosted = o.Boosted
+	if sub, ok := o.MappedSubaccount(); ok {
+		if b, err := sub.Encode(); err == nil {
+			out.Subaccount = hexOf(b[:])
+		}
+	}
 	if o.Batch != 0 { // fee and net are fixed when it is planned
 		out.Fee, out.Net = o.Fee.String(), o.Net.String()
 	}

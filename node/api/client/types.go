@@ -363,6 +363,8 @@ type Outflow struct {
 	Net           string     `json:"net,omitempty" doc:"gross less fee: what the chain sees"`
 	To            string     `json:"to"`
 	Chain         string     `json:"chain"`
+	Boosted       bool       `json:"boosted,omitempty" doc:"fronted by the pool vault, with others in one transaction"`
+	Subaccount    string     `json:"subaccount,omitempty" doc:"Bitcoin: 0x03 and the number of the address, in the minter's account book"`
 	Batch         uint64     `json:"batch,omitempty"`
 	Binding       uint64     `json:"binding"`
 	Anchor        string     `json:"anchor,omitempty" doc:"chain resource that its transaction must consume"`
