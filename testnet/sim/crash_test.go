@@ -405,3 +405,30 @@ func TestCrashC09_MajorityLost(t *testing.T) {
 		sc.ends()
 	})
 }
+
+// Plants the leader's clock a day ahead, from before the payout to its end: ledger
+// time stays with the others' clocks, so nothing expires, is retried or is cleaned
+// up a day early, and it is paid once (spec: outflows §10, 46). Seen failing with
+// the latest clock as the time.
+func TestFault46_LeadersClockADayAhead(t *testing.T) {
+	const day = 86_400_000
+	scenes(t, func(sc *scene) {
+		m := sc.members[sc.log.leader]
+		m.skew = day
+		sc.at(func(point, *member) {})
+		worst := uint64(0)
+		sc.until("payment", 2000, func() bool {
+			drift := max(sc.now, sc.reference.Millis) - min(sc.now, sc.reference.Millis)
+			worst = max(worst, drift)
+			return sc.state() == ledger.Paid
+		})
+		if worst > 10_000 || sc.log.leader != m.i {
+			sc.t.Errorf("ledger time was %d ms away, led by %d", worst, sc.log.leader)
+		}
+		o, _ := sc.reference.Outflows.Get(sc.outflow)
+		if o.Closed-o.Created > queueSeconds*1000 || sc.first.Deadline-sc.first.Millis != attemptMillis {
+			sc.t.Errorf("outflow %+v", o)
+		}
+		sc.ends()
+	})
+}
