@@ -169,7 +169,7 @@ var DefaultSettings = Settings{
 	HeartbeatTimeout:   time.Second,
 	ElectionTimeout:    time.Second,
 	LeaderLeaseTimeout: 500 * time.Millisecond,
-	CommitTimeout:      50 * time.Millisecond,
+	CommitTimeout:      5 * time.Millisecond,
 	SnapshotThreshold:  16384,
 	SnapshotInterval:   30 * time.Second,
 	TrailingLogs:       10240,

@@ -24,7 +24,7 @@ const (
 	maxQueued      = 4096
 	maxQueuedBytes = 16 << 20
 	maxUnapplied   = 5000            // raft entries committed and not applied
-	maxProposed    = 8               // raft entries in flight; while they are, commands gather
+	maxProposed    = 2               // raft entries in flight; while they are, commands gather
 	enqueueTimeout = 5 * time.Second // raft's main loop is that busy only on a failing disk
 )
 

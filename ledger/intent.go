@@ -99,7 +99,7 @@ func (x *execution) prelude(in *Intent) (request, *Stored, Code) {
 	if code != OK {
 		return r, nil, code
 	}
-	if r.Cluster != s.clusterName() {
+	if r.Cluster != s.ClusterName() {
 		return r, nil, WrongCluster
 	}
 	link := r.Action == address.ActionLinkWallet
@@ -278,7 +278,7 @@ func (s *State) Preview(text string) (*State, Code) {
 	if code != OK {
 		return s, code
 	}
-	if r.Cluster != s.clusterName() {
+	if r.Cluster != s.ClusterName() {
 		return s, WrongCluster
 	}
 	x := &execution{s: s.View(), verdicts: computed{}}

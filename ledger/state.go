@@ -310,7 +310,9 @@ func (s *State) epochNumber(e uint64) (Epoch, bool) {
 }
 
 // clusterName is Genesis.ClusterName without hashing the genesis again.
-func (s *State) clusterName() string { return s.Genesis.Name + "/" + s.Cluster.String()[:32] }
+// ClusterName is what requests name this cluster by, as Genesis.ClusterName
+// works it out from the genesis each time.
+func (s *State) ClusterName() string { return s.Genesis.Name + "/" + s.Cluster.String()[:32] }
 
 // View returns a copy that stays as it is while s goes on. Constant time.
 func (s *State) View() *State {

@@ -88,7 +88,7 @@ func (s *State) SignatureChecks(raw []byte) []SignatureCheck {
 // schemes that the ledger does not take.
 func (s *State) IntentChecks(in *Intent) []SignatureCheck {
 	r, code := s.parse(in.Text)
-	if code != OK || r.Cluster != s.Genesis.ClusterName() {
+	if code != OK || r.Cluster != s.ClusterName() {
 		return nil
 	}
 	var checks []SignatureCheck

@@ -25,7 +25,7 @@ func (s *State) ownAccount(wallet string) AccountID {
 	if err != nil {
 		return ""
 	}
-	return hex16(address.AccountID(s.clusterName(), c))
+	return hex16(address.AccountID(s.ClusterName(), c))
 }
 
 // linkedTo is the account that a wallet controls, "" for none. The simple loans

@@ -41,7 +41,15 @@ func (n *Node) outcome(r consensus.Receipt, err error) (api.Outcome, error) {
 	case errors.Is(err, consensus.ErrOverloaded):
 		return api.Outcome{}, &api.Overloaded{Limit: "commands in the queue", After: time.Second}
 	}
-	return api.Outcome{}, err
+	return api.Outcome{}, unknown(err)
+}
+
+// unknown marks the errors after which nobody knows whether the command was ordered: the leader was lost on the way.
+func unknown(err error) error {
+	if errors.Is(err, consensus.ErrTimeout) || errors.Is(err, consensus.ErrClosed) {
+		return fmt.Errorf("%w: %w", api.ErrUnknown, err)
+	}
+	return err
 }
 
 // Verdict judges a client's signature among those that arrive otherwise.
@@ -60,7 +68,7 @@ func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	if errors.Is(err, consensus.ErrNoLeader) {
 		return 0, api.ErrNoLeader
 	}
-	return h, err
+	return h, unknown(err)
 }
 
 // Status is this node's own account of itself.

@@ -60,11 +60,16 @@ func BuildBTCD(ctx context.Context, progress Progress) (path string, err error) 
 	return path, buildBTCDInto(ctx, module, path, progress)
 }
 
-// findBTCDModule walks from the working directory upwards to the checkout.
+func findBTCDModule() (string, error) {
+	return findNested(btcdModule, "btcd", "$BTCD to a btcd 0.26 binary")
+}
+
+// findNested walks from the working directory upwards to the checkout, which holds the nested module that what is
+// built from.
 //
 // Why not embed the module: go:embed does not reach into a nested module. Why not `go env GOMOD`: it stops at the
 // nearest go.mod, which in a nested module is the wrong one.
-func findBTCDModule() (string, error) {
+func findNested(module, what, otherwise string) (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("find the checkout: %w", err)
@@ -73,13 +78,13 @@ func findBTCDModule() (string, error) {
 		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 		if err == nil {
 			if m := moduleLine.FindSubmatch(mod); m != nil && string(m[1]) == rootModule {
-				return filepath.Join(dir, filepath.FromSlash(btcdModule)), nil
+				return filepath.Join(dir, filepath.FromSlash(module)), nil
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("find the checkout: %w", err)
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("%s is not inside a checkout of %s, which btcd is built from: run from one, or set $BTCD to a btcd 0.26 binary", start, rootModule)
+			return "", fmt.Errorf("%s is not inside a checkout of %s, which %s is built from: run from one, or set %s", start, rootModule, what, otherwise)
 		}
 	}
 }

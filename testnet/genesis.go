@@ -54,8 +54,7 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 			{Name: ledger.Bitcoin, CAIP2: bitcoinCAIP2, Start: bitcoinHeight, Final: bitcoinFinal, MinRate: satPerKVBMin, MaxRate: satPerKVBMax, BlockSubsidy: bitcoinReward, Float: fixed.New(poolCoins * poolCoinSats)},
 			{Name: ledger.Ethereum, CAIP2: ethereumCAIP2, Start: ethereumHeight, Sweep: sweepDepth, MinRate: gwei, MaxRate: 20 * gwei, MinTip: gwei, Float: fixed.MustParse(floatWei)},
 		},
-		// Solana's devnet, and Internet Computer identities of a test.
-		Wallets: []string{"icp:test", "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"},
+		Wallets: genesisWallets(),
 		Assets: []ledger.AssetParam{
 			{ID: "btc", Symbol: "BTC", Decimals: 8, Chain: ledger.Bitcoin},
 			{ID: "eth", Symbol: "ETH", Decimals: 18, Chain: ledger.Ethereum, Gas: 21_000},
@@ -67,6 +66,9 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 	slices.SortFunc(g.Pools, func(a, b ledger.PoolParam) int { return cmp.Compare(a.Asset, b.Asset) })
 	return g
 }
+
+// genesisWallets: Solana's devnet, and Internet Computer identities of a test.
+func genesisWallets() []string { return []string{"icp:test", "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"} }
 
 // pool has the curve and ratios of spec lending §13.
 func pool(asset string, base, opt, s1, s2, rf, ltv, lt uint64) ledger.PoolParam {

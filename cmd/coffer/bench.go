@@ -11,11 +11,11 @@ import (
 func newBenchCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bench", Short: "Measure, both sides in one run",
-		Example: "  coffer bench sign --json",
+		Example: "  coffer bench sign --json\n  coffer bench requests --json",
 		Args:    args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchSignCmd())
+	cmd.AddCommand(newBenchSignCmd(), newBenchRequestsCmd())
 	return cmd
 }
 

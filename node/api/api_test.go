@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -451,6 +452,7 @@ func TestTheWorldsFailuresHaveNames(t *testing.T) {
 	}{
 		{api.ErrNoLeader, 503, "NO_LEADER", true},
 		{&api.Overloaded{Limit: "queue 4096", After: 3 * time.Second}, 503, "OVERLOADED", true},
+		{fmt.Errorf("forward command: %w: /secret stream reset", api.ErrUnknown), 503, "TIMEOUT", true},
 		{errors.New("disk /secret/path is full"), 500, "INTERNAL", false},
 	} {
 		w.Hold(tc.err)

@@ -16,7 +16,7 @@ type Backend interface {
 
 	// Submit has the command (its canonical CBOR) ordered, wherever the leader
 	// is, and waits until this replica applied it. A refusal is an Outcome; an
-	// error says that the outcome is not known: ErrNoLeader, *Overloaded, or the
+	// error says that the outcome is not known: ErrNoLeader, ErrUnknown, *Overloaded, or the
 	// context's.
 	Submit(ctx context.Context, command []byte) (Outcome, error)
 
@@ -58,6 +58,10 @@ type Outcome struct {
 
 // ErrNoLeader: nobody orders commands at the moment.
 var ErrNoLeader = errors.New("no leader")
+
+// ErrUnknown: nobody knows yet whether the command was ordered; the same bytes
+// may be sent again, here or elsewhere.
+var ErrUnknown = errors.New("outcome unknown")
 
 // Overloaded is a refusal to take more work now (spec: consensus §9).
 type Overloaded struct {

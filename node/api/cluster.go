@@ -22,7 +22,7 @@ func (s *server) cluster(api huma.API) {
 func (s *server) clusterInfo(_ context.Context, v view, _ *ReadInput) (*client.Cluster, error) {
 	e := v.Epoch()
 	return &client.Cluster{
-		Cluster: v.Genesis.ClusterName(), Genesis: v.State.Cluster.String(), Name: v.Genesis.Name, Brand: v.Genesis.Brand,
+		Cluster: v.ClusterName(), Genesis: v.State.Cluster.String(), Name: v.Genesis.Name, Brand: v.Genesis.Brand,
 		Version: v.Version, Keys: v.keys(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F, Q: e.Q(), FactQuorum: e.FactQuorum,
 		Members: v.members(), Chains: v.chains(nil), Wallets: append([]string{}, v.Genesis.Wallets...), LedgerTime: v.now(), LogIndex: v.Height, Head: v.Head.String(),
 		CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(), BorrowOff: v.BorrowOff,
@@ -127,7 +127,7 @@ func (s *server) statusOf(v view) client.Status {
 	out := client.Status{
 		Name: st.Name, Member: st.Member.String(), Version: st.Version, Role: st.Role, Leader: st.Leader,
 		Applied: v.Height, Ready: len(st.NotReady) == 0, NotReady: st.NotReady,
-		Cluster: v.Genesis.ClusterName(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
+		Cluster: v.ClusterName(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
 		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(),
 		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
 		Local: client.LocalStatus{Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},

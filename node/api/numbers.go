@@ -15,7 +15,7 @@ func (v view) numbers(c *address.Command, code ledger.Code) (limit, found string
 	acc, _ := v.account(accountID(c))
 	switch code {
 	case ledger.WrongCluster:
-		return v.Genesis.ClusterName(), c.Cluster, false
+		return v.ClusterName(), c.Cluster, false
 	case ledger.Expired:
 		return stamp(int64(v.Time())), stamp(c.Expires), false
 	case ledger.ExpiryTooFar:

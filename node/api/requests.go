@@ -228,7 +228,7 @@ func (s *server) judge(ctx context.Context, v view, in ledger.Intent) (c *addres
 	acc, exists := v.account(account)
 	_, kept := v.result(account, id)
 	switch {
-	case c.Cluster != v.Genesis.ClusterName():
+	case c.Cluster != v.ClusterName():
 		return refuse(ledger.WrongCluster, true, "")
 	case !v.TakesScheme(in.Scheme, c.Signer.Namespace):
 		return refuse(ledger.SchemeUnsupported, in.Scheme != address.SchemeEIP712, in.Scheme) // a newer view may take eip712
@@ -363,7 +363,7 @@ func (s *server) renderRequest(_ context.Context, in *renderInput) (*reply[clien
 		return nil, s.problem(ledger.Malformed, "signer: "+err.Error())
 	}
 	c := &address.Command{
-		Action: b.Action, Pool: b.Pool, Signer: signer, Cluster: v.Genesis.ClusterName(),
+		Action: b.Action, Pool: b.Pool, Signer: signer, Cluster: v.ClusterName(),
 		Expires: v.now().Add(lifetime).Unix(),
 	}
 	if !b.Expires.IsZero() {

@@ -70,7 +70,7 @@ func (v view) findAddress(q string, add func(client.Find)) {
 		if err != nil {
 			continue
 		}
-		id := address.AccountID(v.Genesis.ClusterName(), signer)
+		id := address.AccountID(v.ClusterName(), signer)
 		if a, ok := v.account(hex.EncodeToString(id[:])); ok && slices.Contains(a.Wallets, w) {
 			add(client.Find{Kind: "wallet", ID: w, Account: a.ID})
 		}

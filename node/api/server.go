@@ -372,7 +372,7 @@ func (s *server) answer(err error) error {
 		return p
 	case errors.Is(err, ErrNoLeader):
 		return s.problem(noLeader, "")
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, ErrUnknown):
 		return s.problem(timeout, "")
 	}
 	p = s.problem(internal, "")

@@ -28,6 +28,14 @@ const (
 	askWait = 20 * time.Second
 )
 
+// transport keeps a connection for each of many concurrent calls to one node:
+// the library's keeps two, and the others are dialled anew.
+var transport = func() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = 1024, 256
+	return t
+}()
+
 // Client talks to one node. It is safe for concurrent use.
 type Client struct {
 	base string
@@ -49,7 +57,7 @@ func New(base string, pin *Pin) (*Client, error) {
 	}
 	return &Client{
 		base: strings.TrimRight(base, "/"),
-		http: &http.Client{Timeout: time.Minute},
+		http: &http.Client{Timeout: time.Minute, Transport: transport},
 		pin:  pin,
 	}, nil
 }

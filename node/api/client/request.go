@@ -294,7 +294,7 @@ func sign(s Signer, a Action) (Signed, error) {
 // the context ends. Posting it again is safe: a text counts once.
 func (c *Client) SubmitText(ctx context.Context, s Submission, account string) (*Request, error) {
 	id := TextID(s.Text)
-	pause := 200 * time.Millisecond
+	pause := 50 * time.Millisecond // an election takes about a second
 	for {
 		var r Request
 		status, err := c.post(ctx, "/v1/requests?wait="+askWait.String(), s, &r)
