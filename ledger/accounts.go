@@ -37,6 +37,7 @@ type book struct {
 
 	tree    *accountTree // of the last root; nil: none yet (accounts_root.go)
 	changed []uint16     // buckets that differ from tree
+	rooted  *rooted      // what the last root was computed from, for proofs
 }
 
 func (b *book) copy() *book {

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
+	"maps"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -17,40 +19,100 @@ import (
 // accountsRoot is the accounts' part of S_i, written down once more and without
 // any memory of the root before.
 func accountsRoot(s *State) Hash {
-	leaves := make([][]byte, 1<<16)
+	type node struct {
+		hash []byte
+		owed map[string][2]*big.Int
+	}
+	text := func(b []byte) []byte { return append([]byte{byte(len(b))}, b...) }
+	sums := func(n node) []byte {
+		b := []byte{byte(len(n.owed))}
+		for _, pool := range slices.Sorted(maps.Keys(n.owed)) {
+			b = slices.Concat(b, text([]byte(pool)), text(n.owed[pool][0].Bytes()), text(n.owed[pool][1].Bytes()))
+		}
+		return b
+	}
+	add := func(n node, pool string, shares, susp *big.Int) {
+		old, ok := n.owed[pool]
+		if !ok {
+			old = [2]*big.Int{new(big.Int), new(big.Int)}
+		}
+		n.owed[pool] = [2]*big.Int{new(big.Int).Add(old[0], shares), new(big.Int).Add(old[1], susp)}
+	}
+	units := func(v fixed.Int) *big.Int { return new(big.Int).SetBytes(v.Bytes()) }
+	empty := make([]byte, 32)
+	above := func(l, r node) node {
+		if bytes.Equal(l.hash, empty) && bytes.Equal(r.hash, empty) {
+			return l
+		}
+		n := node{owed: map[string][2]*big.Int{}}
+		for _, c := range []node{l, r} {
+			for pool, v := range c.owed {
+				add(n, pool, v[0], v[1])
+			}
+		}
+		h := sha256.Sum256(slices.Concat([]byte{1}, l.hash, sums(l), r.hash, sums(r)))
+		n.hash = h[:]
+		return n
+	}
+	var over func(list []node) node
+	over = func(list []node) node {
+		switch len(list) {
+		case 0:
+			return node{hash: empty}
+		case 1:
+			return list[0]
+		}
+		half := 1
+		for 2*half < len(list) {
+			half *= 2
+		}
+		return above(over(list[:half]), over(list[half:]))
+	}
+	rows := map[string][]byte{}
 	for id, a := range s.Accounts.all() {
-		key, packed := accountKey(id), packAccount(nil, a)
+		rows[accountKey(id)] = packAccount(nil, a)
+	}
+	for key := range s.Suspense.all() {
+		if k := accountKey(strings.Split(key, "/")[0]); rows[k] == nil {
+			rows[k] = []byte{}
+		}
+	}
+	leaves := make([][]node, 1<<16)
+	for _, key := range slices.Sorted(maps.Keys(rows)) {
+		n := node{owed: map[string][2]*big.Int{}}
+		for _, p := range s.Accounts.at(keyAccount(key)).Positions {
+			if !p.Supply.IsZero() {
+				add(n, p.Pool, units(p.Supply), new(big.Int))
+			}
+		}
+		for k, e := range s.Suspense.all() {
+			if id, pool, _ := strings.Cut(k, "/"); accountKey(id) == key {
+				add(n, pool, new(big.Int), units(e.Amount))
+			}
+		}
 		at := 0xffff
 		if key[0] == 0 {
 			at = int(key[1])*256 + int(key[2])
 		}
-		leaves[at] = append(append(leaves[at], byte(len(key))), key...)
-		leaves[at] = append(binary.AppendUvarint(leaves[at], uint64(len(packed))), packed...)
+		h := sha256.Sum256(slices.Concat([]byte{0}, text([]byte(key)), binary.AppendUvarint(nil, uint64(len(rows[key]))), rows[key], sums(n)))
+		n.hash = h[:]
+		leaves[at] = append(leaves[at], n)
 	}
-	sum := func(parts [][]byte) []byte { // nothing below: zero
-		if !slices.ContainsFunc(parts, func(p []byte) bool { return !bytes.Equal(p, make([]byte, len(p))) }) {
-			return make([]byte, 32)
-		}
-		h := sha256.Sum256(slices.Concat(parts...))
-		return h[:]
+	all := make([]node, 1<<16)
+	for i, list := range leaves {
+		all[i] = over(list)
 	}
-	top := append([]byte("coffer/accounts/1"), binary.BigEndian.AppendUint64(nil, uint64(s.Accounts.len()))...)
-	for i := range 256 {
-		var block [][]byte
-		for j := range 256 {
-			block = append(block, sum([][]byte{leaves[i*256+j]}))
-		}
-		top = append(top, sum(block)...)
-	}
-	return sha256.Sum256(top)
+	top := over(all)
+	return sha256.Sum256(slices.Concat([]byte("coffer/accounts/2"), binary.BigEndian.AppendUint64(nil, uint64(s.Accounts.len())), top.hash, sums(top)))
 }
 
 func rootOf(t testing.TB, s *State) Hash {
 	t.Helper()
 	accounts := accountsRoot(s)
-	rest := s.View()
-	rest.Accounts, rest.Watched = Accounts{}, s.Watched.bare()
-	return sha256.Sum256(slices.Concat([]byte("coffer/root/1"), accounts[:], Marshal(rest)))
+	other := s.View()
+	other.Accounts, other.Watched = Accounts{}, s.Watched.bare()
+	rest, owed := sha256.Sum256(Marshal(other)), sha256.Sum256(Marshal(s.liabilities()))
+	return sha256.Sum256(slices.Concat([]byte("coffer/root/2"), accounts[:], owed[:], rest[:]))
 }
 
 // A root that remembers the one before is the root that a restored replica
@@ -66,9 +128,12 @@ func TestAccountsRoot(t *testing.T) {
 		for range rapid.IntRange(1, 8).Draw(r, "roots") {
 			for range rapid.IntRange(0, 30).Draw(r, "changes") {
 				id := rapid.SampledFrom(ids).Draw(r, "id")
-				switch rapid.SampledFrom([]string{"put", "put", "delete", "view", "find", "same"}).Draw(r, "op") {
+				switch rapid.SampledFrom([]string{"put", "put", "delete", "view", "find", "same", "suspend", "claim"}).Draw(r, "op") {
 				case "put":
-					s.Accounts.put(id, Account{ID: id, Nonce: rapid.Uint64Range(0, 3).Draw(r, "nonce"), Positions: []Position{{Pool: "btc", Debt: fixed.New(1)}}})
+					s.Accounts.put(id, Account{ID: id, Nonce: rapid.Uint64Range(0, 3).Draw(r, "nonce"), Positions: []Position{
+						{Pool: "btc", Supply: fixed.New(rapid.Uint64Range(0, 3).Draw(r, "supply")), Debt: fixed.New(1)},
+						{Pool: "eth", Supply: fixed.New(7)},
+					}})
 				case "same":
 					if a, ok := s.Accounts.get(id); ok {
 						s.Accounts.put(id, a)
@@ -79,6 +144,10 @@ func TestAccountsRoot(t *testing.T) {
 					v := s.View()
 					v.Accounts.put(id, Account{ID: id, Nonce: 99})
 					v.root()
+				case "suspend":
+					s.Suspense.put(id+"/btc", Suspended{Amount: fixed.New(rapid.Uint64Range(1, 3).Draw(r, "amount"))})
+				case "claim":
+					s.Suspense.delete(id + "/btc")
 				case "find": // marks are under no root
 					s.unhealthy()
 				}

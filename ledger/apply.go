@@ -85,17 +85,19 @@ func (s *State) ExecuteWith(raw []byte, v Verdicts) Result {
 
 // root is S_i: the hash over all sections of the state, with Head still that
 // of the height before, since H_i covers S_i. RootHeight and Root are those of
-// the fold before. The accounts come in by a root of their own, the addresses of ours by
-// their running hash.
+// the fold before. The accounts come in by a root of their own, which sums up what is
+// owed to them, beside what the pools say of it; the addresses of ours by their
+// running hash.
 func (s *State) root() Hash {
-	rest := *s
-	rest.Accounts, rest.Watched = Accounts{}, s.Watched.bare()
-	accounts := s.Accounts.root()
-	h := sha256.New()
-	h.Write([]byte("coffer/root/1"))
-	h.Write(accounts[:])
-	h.Write(Marshal(&rest))
-	return Hash(h.Sum(nil))
+	other := *s
+	other.Accounts, other.Watched = Accounts{}, s.Watched.bare()
+	accounts := s.Accounts.root(s.suspense())
+	totals, rest := s.liabilities(), Hash(sha256.Sum256(Marshal(&other)))
+	h := rootHash(accounts, totals, rest)
+	b, rows := s.Accounts.book, s.Accounts.book.rows
+	b.rows = rows.copy() // proofs keep the original, to which nobody writes any more
+	b.rooted = &rooted{root: h, rows: rows, tree: b.tree, n: uint64(s.Accounts.n), totals: totals, rest: rest}
+	return h
 }
 
 // Apply applies one command without folding it. It never fails: a refusal is a

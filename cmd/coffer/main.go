@@ -110,7 +110,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 		newBorrowCmd(), newWithdrawCmd(), newClaimCmd(), newRepayFromSupplyCmd(), newOpenLoanCmd(), newCancelCmd(), newPayoutListCmd(),
 		newLiquidateCmd(), newLiquidatorCmd(), newCoverDeficitCmd(),
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newInflowCmd(), newRequestCmd(), newExplainCmd(), newStatusCmd(),
-		newActivitiesCmd(), newHistoryCmd(), newWatchCmd(), newShowCmd(),
+		newActivitiesCmd(), newHistoryCmd(), newWatchCmd(), newShowCmd(), newProofCmd(), newVerifyProofCmd(),
 		newVotesCmd(), newVoteCmd(), newPauseCmd(), newResumeCmd(),
 		newNodeCmd(), newTestnetCmd(), newBenchCmd(),
 	)

@@ -73,6 +73,11 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("ACCOUNT", account[1])
 				ts.Setenv("LASTTX", txid)
 			},
+			"fold-root": func(ts *testscript.TestScript, _ bool, _ []string) {
+				c := ts.Value("cluster").(*apitest.Cluster)
+				c.FoldRoot()
+				ts.Setenv("GENESIS", c.View().Genesis.Hash().String())
+			},
 			"cut-id": func(ts *testscript.TestScript, _ bool, a []string) {
 				m := regexp.MustCompile(`"` + a[1] + `":"?([0-9A-Za-z:]+)`).FindStringSubmatch(ts.ReadFile(a[0]))
 				if m == nil {

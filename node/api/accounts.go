@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -13,6 +14,7 @@ import (
 
 func (s *server) accounts(api huma.API) {
 	route(s, api, "get-account", "/v1/accounts/{id}", "An account: controllers, next nonce, positions, health, addresses", s.account)
+	route(s, api, "get-proof", "/v1/accounts/{id}/proof", "An account's leaf and path in the Merkle-sum tree, to a certified head", s.proof)
 	route(s, api, "get-inflows", "/v1/accounts/{id}/inflows", "An account's deposits, newest first", s.inflows)
 	route(s, api, "get-account-outflows", "/v1/accounts/{id}/outflows", "An account's payouts, newest first", s.accountOutflows)
 	route(s, api, "get-activities", "/v1/accounts/{id}/activities", "What an account did and what was done to it: how far each came, newest first", s.activities)
@@ -57,6 +59,25 @@ func (s *server) account(_ context.Context, v view, in *accountInput) (*client.A
 		})
 	}
 	return out, nil
+}
+
+// proof is under the last root that this node has a certificate for: at most
+// ledger.RootInterval heights old. An account opened since has none yet.
+func (s *server) proof(_ context.Context, v view, in *accountInput) (*client.Proof, error) {
+	if _, err := s.find(v, in.ID); err != nil {
+		return nil, err
+	}
+	c, _, ok := s.b.Certificate(v.RootHeight)
+	if !ok {
+		return nil, s.problem(unknownCertificate, strconv.FormatUint(v.RootHeight, 10))
+	}
+	p, err := v.Prove(in.ID, c)
+	if err != nil {
+		return nil, s.problem(unknownProof, fmt.Sprintf("root %d: %s", c.Approval.RootHeight, err))
+	}
+	return &client.Proof{
+		Account: in.ID, RootHeight: c.Approval.RootHeight, Height: c.Approval.Height, Head: c.Approval.Head.String(), Proof: hexOf(ledger.Marshal(p)),
+	}, nil
 }
 
 // payoutList is where an account's coins may go, nil where it never said.

@@ -72,7 +72,7 @@ var statuses = map[ledger.Code]int{
 }
 
 // The API's own words. UNKNOWN_REQUEST, UNKNOWN_INFLOW, UNKNOWN_LIQUIDATION,
-// UNKNOWN_CERTIFICATE and UNKNOWN_PATH are further members of UNKNOWN_*; INTERNAL is what nobody foresaw. UNAVAILABLE is
+// UNKNOWN_CERTIFICATE, UNKNOWN_PROOF and UNKNOWN_PATH are further members of UNKNOWN_*; INTERNAL is what nobody foresaw. UNAVAILABLE is
 // neither load nor time: this node's own history cannot be read.
 const (
 	noLeader           ledger.Code = "NO_LEADER"
@@ -84,6 +84,7 @@ const (
 	unknownInflow      ledger.Code = "UNKNOWN_INFLOW"
 	unknownLiquidation ledger.Code = "UNKNOWN_LIQUIDATION"
 	unknownCertificate ledger.Code = "UNKNOWN_CERTIFICATE"
+	unknownProof       ledger.Code = "UNKNOWN_PROOF"
 	unknownPath        ledger.Code = "UNKNOWN_PATH"
 )
 
@@ -153,6 +154,7 @@ var advice = map[ledger.Code]string{
 	unknownInflow:      "no deposit by this id is attested or remembered here: name its account to see what this node alone saw",
 	unknownLiquidation: "no liquidation at this LogIndex is remembered here: ids are LogIndexes, and another node may remember more",
 	unknownCertificate: "no certificate at or above this LogIndex yet",
+	unknownProof:       "no proof yet: roots are 4096 LogIndexes apart, and a node just restarted has none before the next; ask again then, or another node",
 	unknownPath:        "no such path: see /openapi.json",
 }
 
@@ -163,7 +165,7 @@ func statusOf(c ledger.Code) int {
 	switch c {
 	case noLeader, timeout, overloaded, unavailable:
 		return http.StatusServiceUnavailable
-	case unknownRequest, unknownInflow, unknownLiquidation, unknownCertificate, unknownPath:
+	case unknownRequest, unknownInflow, unknownLiquidation, unknownCertificate, unknownProof, unknownPath:
 		return http.StatusNotFound
 	}
 	return http.StatusInternalServerError

@@ -120,7 +120,7 @@ func TestOpenAPINamesEveryRoute(t *testing.T) {
 	for _, want := range []string{
 		"/v1/search", "/v1/events", "/v1/accounts/{id}/events", "/v1/requests/{id}/events", "/v1/accounts/{id}/history",
 		"/v1/requests", "/v1/requests/render", "/v1/requests/preview", "/v1/requests/{id}", "/v1/accounts/{id}",
-		"/v1/accounts/{id}/inflows", "/v1/accounts/{id}/outflows", "/v1/outflows/{id}", "/v1/outflows/{id}/why",
+		"/v1/accounts/{id}/inflows", "/v1/accounts/{id}/outflows", "/v1/accounts/{id}/proof", "/v1/outflows/{id}", "/v1/outflows/{id}/why",
 		"/v1/pools", "/v1/pools/{id}", "/v1/assets", "/v1/cluster", "/v1/members", "/v1/chains", "/v1/sessions",
 		"/v1/certificates/{index}", "/v1/status", "/v1/liquidations", "/healthz", "/readyz",
 	} {
@@ -266,6 +266,31 @@ func TestCertificatesVerify(t *testing.T) {
 	v := w.View()
 	if err := cert.Verify(v.Cluster, v.Epoch()); err != nil || len(c.Signers) != v.Epoch().Q() || c.Height < 5 {
 		t.Fatalf("certificate %+v: %v", c, err)
+	}
+}
+
+func TestProofVerifies(t *testing.T) {
+	w := serve(t, apitest.NewWithKeys(t))
+	id := w.borrower()
+	w.FoldRoot()
+	p, err := w.client.Proof(w.ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := hex.DecodeString(p.Proof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var proof ledger.AccountProof
+	if err := ledger.Unmarshal(raw, &proof); err != nil {
+		t.Fatal(err)
+	}
+	got, err := proof.Verify(w.View().Genesis.Hash())
+	if err != nil || got.Account != id || got.RootHeight != p.RootHeight || got.Head.String() != p.Head {
+		t.Fatalf("proof %+v: %v", got, err)
+	}
+	if b := got.Pools[0]; b.Pool != "btc" || b.Supplied.IsZero() || b.Total.Less(b.Supplied) {
+		t.Errorf("proven %+v", b)
 	}
 }
 

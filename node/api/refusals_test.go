@@ -571,6 +571,7 @@ func refusedByTheNode(t *testing.T, reached map[ledger.Code]bool) {
 	get("UNKNOWN_INFLOW", "/v1/inflows/none")
 	get("UNKNOWN_LIQUIDATION", "/v1/liquidations/1")
 	get("UNKNOWN_CERTIFICATE", "/v1/certificates/999999")
+	get("UNKNOWN_PROOF", "/v1/accounts/"+id+"/proof") // opened after the last root
 
 	dir := filepath.Join(t.TempDir(), "history")
 	if err := os.WriteFile(dir, nil, 0o600); err != nil { // no directory can be made there

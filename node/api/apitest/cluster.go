@@ -267,6 +267,14 @@ func (c *Cluster) say(k ed25519.PrivateKey, kind ledger.Kind, body any) ledger.C
 	return c.execute(ledger.Marshal(ledger.Command{Attestation: a})).Code
 }
 
+// FoldRoot applies commands that say nothing up to the next height that folds a root.
+func (c *Cluster) FoldRoot() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.execute(nil).Header.Height%ledger.RootInterval != 0 {
+	}
+}
+
 func (c *Cluster) execute(raw []byte) ledger.Result {
 	r := c.state.Execute(raw)
 	c.view = c.state.Frozen()

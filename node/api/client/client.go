@@ -227,6 +227,11 @@ func (c *Client) Account(ctx context.Context, id string) (*Account, error) {
 	return get[Account](ctx, c, "/v1/accounts/"+url.PathEscape(id))
 }
 
+// Proof reads an account's place under a certified root. It is not checked here.
+func (c *Client) Proof(ctx context.Context, id string) (*Proof, error) {
+	return get[Proof](ctx, c, "/v1/accounts/"+url.PathEscape(id)+"/proof")
+}
+
 // Inflows reads the newest deposits of an account.
 func (c *Client) Inflows(ctx context.Context, account string) (*Inflows, error) {
 	return get[Inflows](ctx, c, "/v1/accounts/"+url.PathEscape(account)+"/inflows")

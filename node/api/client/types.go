@@ -700,6 +700,16 @@ type Certificate struct {
 	Headers     []string `json:"headers" doc:"canonical CBOR in hex, ascending"`
 }
 
+// Proof is an account's place under a certified root, for coffer verify-proof.
+type Proof struct {
+	Meta
+	Account    string `json:"account"`
+	RootHeight uint64 `json:"rootHeight" doc:"LogIndex whose state is proven"`
+	Height     uint64 `json:"height" doc:"LogIndex of the certified head that names the root"`
+	Head       string `json:"head"`
+	Proof      string `json:"proof" doc:"canonical CBOR in hex: members since genesis, certificate, account, path, sums"`
+}
+
 // Status is one node's public account of itself.
 type Status struct {
 	Meta
