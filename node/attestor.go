@@ -336,7 +336,11 @@ func (n *Node) attest(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		v, _ := n.app.now()
-		for _, s := range planAttestations(v, n.world(v)) {
+		plan := planAttestations(v, n.world(v))
+		if n.liar != nil {
+			plan = n.liar.lies(plan)
+		}
+		for _, s := range plan {
 			if _, err := n.say(ctx, s); err != nil {
 				if ctx.Err() == nil {
 					n.log.Debug("attestation not ordered, will be said again", slog.Int("kind", int(s.kind)), slog.Any("err", err))

@@ -29,6 +29,10 @@ type Config struct {
 
 	Alerts []alert.Rule `toml:"alerts,omitempty"` // webhooks of this node's operator
 
+	// TraitorOf makes this node a traitor of the cluster with this genesis hash,
+	// which has to be a test network; "" in earnest, and no file can say otherwise.
+	TraitorOf string `toml:"-"`
+
 	Peers map[string]string `toml:"peers"` // member id → multiaddr, where it differs from genesis
 
 	FeeEvery   Duration `toml:"fee_every"`   // between fee attestations; default 60 s

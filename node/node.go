@@ -46,6 +46,7 @@ type Node struct {
 	app    *app
 	judges *verifier
 	cons   *consensus.Consensus
+	liar   *traitor // nil: an honest node
 	peers  *p2p.Host
 	keys   *keystore.Keystore
 	tss    *tss.Signer
@@ -96,6 +97,9 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
 	}
 	n.metrics = newMetrics(n.reg)
+	if n.liar, err = newTraitor(n, cfg.TraitorOf, g); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			n.Close()
@@ -232,6 +236,10 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	work := []func(context.Context){n.watchPrices, n.attest, n.sign, n.keep, n.broadcast, n.share, n.prepare, n.alerts.Run}
+	if n.liar != nil {
+		n.log.Error("THIS NODE IS A TRAITOR: it lies and sends garbage, for a test")
+		work = append(work, n.liar.babble)
+	}
 	for name, c := range n.chains {
 		work = append(work, func(ctx context.Context) { n.observe(ctx, name, c) })
 	}

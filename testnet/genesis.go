@@ -68,7 +68,9 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 }
 
 // genesisWallets: Solana's devnet, and Internet Computer identities of a test.
-func genesisWallets() []string { return []string{"icp:test", "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"} }
+func genesisWallets() []string {
+	return []string{"icp:test", "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"}
+}
 
 // pool has the curve and ratios of spec lending §13.
 func pool(asset string, base, opt, s1, s2, rf, ltv, lt uint64) ledger.PoolParam {
@@ -80,7 +82,7 @@ func pool(asset string, base, opt, s1, s2, rf, ltv, lt uint64) ledger.PoolParam 
 // nodeConfig is what differs from node to node.
 func nodeConfig(dir string, peer, api, operator int, btc BitcoinRPC, ethURL, pricesURL string) node.Config {
 	c := node.Config{
-		Dir: dir, Listen: peerAddr(peer), API: Loopback(api), Operator: Loopback(operator),
+		Dir: dir, Listen: peerAddr(loopback, peer), API: Loopback(api), Operator: Loopback(operator),
 		Chains: []node.ChainConfig{
 			{Name: ledger.Bitcoin, URL: btc.URL, User: btc.User, Password: btc.Password},
 			{Name: ledger.Ethereum, URL: ethURL},

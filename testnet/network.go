@@ -30,8 +30,11 @@ type Options struct {
 	NoFaultTolerance bool
 	Self             string // the coffer binary: nodes and the Ethereum node are started from it
 	APIPort          int    // first node's API; the others follow; 0: any
+	RaftMillis       int    // heartbeat and election timeout of the nodes; 0: the testnet's own
 	Progress         Progress
 	Log              *slog.Logger
+
+	place placement // where nodes run; zero: on loopback
 }
 
 // Network is a running testnet.
@@ -145,6 +148,11 @@ func Start(ctx context.Context, o Options) (_ *Network, err error) {
 	if n.Prices, err = StartPrices(n.Dir, s.Prices); err != nil {
 		return nil, err
 	}
+	if n.place.forward != nil {
+		if err := n.place.forward([]int{s.BitcoinRPC, s.Ethereum, s.Prices}, s.APIs); err != nil {
+			return nil, fmt.Errorf("join the nodes' networks: %w", err)
+		}
+	}
 	if n.control, err = StartControl(ControlConfig{Dir: n.Dir, Bitcoin: n.Bitcoin, Ethereum: n.Ethereum, Prices: n.Prices}); err != nil {
 		return nil, err
 	}
@@ -166,7 +174,30 @@ func (n *Network) nodeDir(i int) string { return filepath.Join(n.Dir, nodeName(i
 
 func nodeName(i int) string { return "node-" + strconv.Itoa(i+1) }
 
-func peerAddr(port int) string { return "/ip4/" + loopback + "/tcp/" + strconv.Itoa(port) }
+func peerAddr(host string, port int) string { return "/ip4/" + host + "/tcp/" + strconv.Itoa(port) }
+
+// placement puts nodes elsewhere than on loopback: the chaos run gives each a network of its own.
+type placement struct {
+	hosts   []string                  // addresses of the nodes for their peers
+	enter   [][]string                // what comes before a node's command line
+	forward func(out, in []int) error // serves loopback's ports where the nodes are, and node i's port in[i] here; nil: not needed
+}
+
+func (p placement) host(i int) string {
+	if i < len(p.hosts) {
+		return p.hosts[i]
+	}
+	return loopback
+}
+
+// command is the program and the arguments of node i.
+func (p placement) command(i int, path string, args []string) (string, []string) {
+	if i >= len(p.enter) {
+		return path, args
+	}
+	all := append(append(append([]string{}, p.enter[i]...), path), args...)
+	return all[0], all[1:]
+}
 
 func (n *Network) pickPorts() (saved, error) {
 	var s saved
@@ -260,14 +291,19 @@ func (n *Network) writeGenesis(ctx context.Context, s saved, ids []ledger.Member
 	}
 	members := make([]ledger.Member, len(ids))
 	for i, id := range ids {
-		members[i] = ledger.Member{ID: id, Name: nodeName(i), Operator: "operator-" + strconv.Itoa(i+1), Addr: peerAddr(s.Peers[i])}
+		members[i] = ledger.Member{ID: id, Name: nodeName(i), Operator: "operator-" + strconv.Itoa(i+1), Addr: peerAddr(n.place.host(i), s.Peers[i])}
 	}
 	g := genesisOf(n.Options, members, uint64(btc), eth, n.Ethereum.Token().Hex(), time.Now())
 	for i := range ids {
 		if err := node.SaveGenesis(n.nodeDir(i), g); err != nil {
 			return err
 		}
-		if err := nodeConfig(n.nodeDir(i), s.Peers[i], s.APIs[i], s.Operators[i], n.Bitcoin.RPC(), n.Ethereum.URL(), n.Prices.URL()).Save(); err != nil {
+		c := nodeConfig(n.nodeDir(i), s.Peers[i], s.APIs[i], s.Operators[i], n.Bitcoin.RPC(), n.Ethereum.URL(), n.Prices.URL())
+		c.Listen = peerAddr(n.place.host(i), s.Peers[i])
+		if n.RaftMillis != 0 {
+			c.RaftMillis = n.RaftMillis
+		}
+		if err := c.Save(); err != nil {
 			return err
 		}
 	}
@@ -297,12 +333,13 @@ func (n *Network) startNodes(ctx context.Context, s saved) error {
 	return errors.Join(all...)
 }
 
-// StartNode starts node i, or starts it again.
-func (n *Network) StartNode(ctx context.Context, i int) error {
+// StartNode starts node i, or starts it again, with more flags if any.
+func (n *Network) StartNode(ctx context.Context, i int, flags ...string) error {
 	np := n.Nodes[i]
+	args := append([]string{"node", "start", "--dir", n.nodeDir(i), "--passphrase-file", filepath.Join(n.Dir, passphraseFile)}, flags...)
+	path, args := n.place.command(i, n.Self, args)
 	p, err := StartProc(ctx, ProcConfig{
-		Name: np.Name, Path: n.Self, Dir: n.Dir,
-		Args: []string{"node", "start", "--dir", n.nodeDir(i), "--passphrase-file", filepath.Join(n.Dir, passphraseFile)},
+		Name: np.Name, Path: path, Dir: n.Dir, Args: args,
 		Ready: func(ctx context.Context) error {
 			_, err := np.Client.Status(ctx)
 			return err

@@ -112,7 +112,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newInflowCmd(), newRequestCmd(), newExplainCmd(), newStatusCmd(),
 		newActivitiesCmd(), newHistoryCmd(), newWatchCmd(), newShowCmd(), newProofCmd(), newVerifyProofCmd(),
 		newVotesCmd(), newVoteCmd(), newPauseCmd(), newResumeCmd(),
-		newNodeCmd(), newTestnetCmd(), newBenchCmd(),
+		newNodeCmd(), newTestnetCmd(), newBenchCmd(), newChaosCmd(),
 	)
 	return root
 }

@@ -76,6 +76,7 @@ from --passphrase-file; it is never a flag and never in the environment.`,
 func newNodeStartCmd() *cobra.Command {
 	var f nodeFlags
 	var check, debug bool
+	var traitorOf string
 	cmd := &cobra.Command{
 		Use: "start", Short: "Run the node in --dir",
 		Long: `Runs the node whose directory holds node.toml, genesis.cbor and the keystore,
@@ -95,6 +96,7 @@ genesis says, and runs nothing. Exit code 3: wrong passphrase.`,
 			if err := cfg.Validate(g); err != nil {
 				return fmt.Errorf("configuration: %w", err)
 			}
+			cfg.TraitorOf = traitorOf
 			if check {
 				return printCheck(cmd, cfg, g, f.json)
 			}
@@ -122,6 +124,8 @@ genesis says, and runs nothing. Exit code 3: wrong passphrase.`,
 	f.bind(cmd)
 	cmd.Flags().BoolVar(&check, "check", false, "print the effective configuration and stop")
 	cmd.Flags().BoolVar(&debug, "debug", false, "log more")
+	cmd.Flags().StringVar(&traitorOf, "traitor-of", "", "genesis hash of the test network to betray")
+	_ = cmd.Flags().MarkHidden("traitor-of") // for coffer chaos; refused anywhere but on test networks
 	return cmd
 }
 
