@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 const (
 	maxVerifying = 4096      // signatures waiting for a worker: as many as the leader queues commands (spec: consensus §9)
 	maxJudged    = 16 * 4096 // kept, without what was judged: about 10 MB
+	maxExpected  = 4096      // commands on their way, by hash
 	// maxChecked is the most bytes of one signature and its message that wait: 64
 	// observations of an attestation are 10 kB, a request is at most 8 KiB, and a
 	// full queue is then 64 MiB. What is longer is judged by Apply.
@@ -41,6 +43,10 @@ type verifier struct {
 	known map[ledger.Hash]*judgement
 	kept  []ledger.Hash // ring of the keys in known, oldest at next
 	next  int
+
+	seen     map[ledger.Hash]bool // commands that were expected: a node meets each up to three times
+	seenRing []ledger.Hash        // likewise a ring
+	seenNext int
 }
 
 // judgement is one signature, waiting, under way or judged. Whoever claims it
@@ -62,6 +68,7 @@ func newVerifier(workers int, r prometheus.Registerer) *verifier {
 			Help: "Signatures by how their verdict was had: hit, unbegun or miss when applied; dropped for want of room in the queue.",
 		}, []string{"how"}),
 		known: make(map[ledger.Hash]*judgement), kept: make([]ledger.Hash, 0, maxJudged),
+		seen: make(map[ledger.Hash]bool), seenRing: make([]ledger.Hash, 0, maxExpected),
 	}
 	r.MustRegister(v.how, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "coffer_signatures_waiting", Help: "Signatures that wait for a worker.",
@@ -140,14 +147,42 @@ func (v *verifier) find(c ledger.SignatureCheck, wait bool) (j *judgement, isNew
 }
 
 // expect has the signatures of a command judged soon, if there is room. It
-// never blocks.
+// never blocks. A command that came by a moment ago is not taken apart again.
 func (v *verifier) expect(s *ledger.State, tx []byte) {
 	defer func() { _ = recover() }() // as in judge: what breaks here breaks in Apply, where it is answered
+	id := ledger.Hash(sha256.Sum256(tx))
+	if v.expected(id) {
+		return
+	}
 	for _, c := range s.SignatureChecks(tx) {
-		if len(c.Message)+len(c.Signature)+len(c.Extras.ApplicationDomain)+len(c.Extras.PublicKeyDER) <= maxChecked {
-			v.find(c, true)
+		if len(c.Message)+len(c.Signature)+len(c.Extras.ApplicationDomain)+len(c.Extras.PublicKeyDER) > maxChecked {
+			continue
+		}
+		if j, _ := v.find(c, true); j == nil { // no room: it may come by again
+			v.mu.Lock()
+			delete(v.seen, id)
+			v.mu.Unlock()
 		}
 	}
+}
+
+// expected notes a command and reports whether it was noted already. Forgetting
+// one early costs a second look at it.
+func (v *verifier) expected(tx ledger.Hash) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.seen[tx] {
+		return true
+	}
+	v.seen[tx] = true
+	if len(v.seenRing) < maxExpected {
+		v.seenRing = append(v.seenRing, tx)
+		return false
+	}
+	delete(v.seen, v.seenRing[v.seenNext])
+	v.seenRing[v.seenNext] = tx
+	v.seenNext = (v.seenNext + 1) % maxExpected
+	return false
 }
 
 // Verdict is ledger.Verdicts for Apply.

@@ -27,6 +27,7 @@ const (
 	bitcoinEach  = 25 * time.Second
 	readEvery    = 400 * time.Millisecond
 	attemptTime  = time.Second // of one node; then the next is asked
+	retryPause   = 50 * time.Millisecond
 	requestLife  = 5 * time.Minute
 	borrowUnits  = 100 * usdt
 	bitcoinUnits = 200_000
@@ -112,13 +113,13 @@ func (l *chaosLoad) post(ctx context.Context, p *payer, cmd address.Command, gro
 	for ctx.Err() == nil {
 		attempt, cancel := context.WithTimeout(ctx, attemptTime)
 		begun := time.Now()
-		a, err := l.clients[p.node].SubmitText(attempt, s, p.id())
+		a, err := l.clients[p.node].Post(attempt, s)
 		cancel()
 		var refused *client.Problem
 		switch {
 		case err == nil:
 			r.Ret, r.Code, r.LogIndex, r.Outflow = time.Now(), a.Code, a.LogIndex, a.Outflow
-		case errors.As(err, &refused) && refused.LogIndex > 0:
+		case errors.As(err, &refused) && refused.LogIndex > 0 && !refused.Retryable:
 			r.Ret, r.Code, r.LogIndex = time.Now(), refused.Code, refused.LogIndex
 		case errors.As(err, &refused) && !refused.Retryable:
 			// Refused before it was ordered: by this node's own view, so it is asked again elsewhere before it is believed.
@@ -127,7 +128,6 @@ func (l *chaosLoad) post(ctx context.Context, p *payer, cmd address.Command, gro
 				l.note(r)
 				return r
 			}
-			time.Sleep(100 * time.Millisecond)
 		}
 		if r.acked() {
 			r.Attempt = begun
@@ -135,6 +135,7 @@ func (l *chaosLoad) post(ctx context.Context, p *payer, cmd address.Command, gro
 		}
 		r.Retries++
 		p.node = (p.node + 1) % len(l.clients)
+		time.Sleep(retryPause)
 	}
 	if r.acked() {
 		p.nonce++

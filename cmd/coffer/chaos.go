@@ -60,7 +60,7 @@ plans the same faults; when they hit what is the machine's.`,
 	f := cmd.Flags()
 	f.Uint64Var(&c.Seed, "seed", 1, "what the faults are planned from")
 	f.DurationVar(&c.Duration, "duration", 2*time.Minute, "of load and faults")
-	f.IntVar(&c.RaftMillis, "raft-millis", 400, "heartbeat and election timeout of the nodes")
+	f.IntVar(&c.RaftMillis, "raft-millis", 300, "heartbeat and election timeout of the nodes")
 	f.BoolVar(&c.Untimed, "untimed", false, "report times without judging them: the machine has other work")
 	f.BoolVar(&asJSON, "json", false, "print the report as one JSON document on the last line")
 	return cmd

@@ -290,29 +290,42 @@ func sign(s Signer, a Action) (Signed, error) {
 	return Signed{Scheme: s.Scheme(), Signature: sig}, nil
 }
 
+// ErrPending: the node took the request and does not know yet what becomes of it.
+var ErrPending = errors.New("not applied yet")
+
+// Post posts a signed text once. After any error that Retryable names, the same text may be posted again, here or
+// elsewhere: it counts once.
+func (c *Client) Post(ctx context.Context, s Submission) (*Request, error) {
+	var r Request
+	status, err := c.post(ctx, "/v1/requests?wait="+askWait.String(), s, &r)
+	switch {
+	case err == nil && status == http.StatusOK:
+		c.SawWrite(r.LogIndex)
+		return &r, nil
+	case err == nil:
+		return nil, ErrPending
+	}
+	var p *Problem
+	if errors.As(err, &p) && !p.Retryable {
+		c.SawWrite(p.LogIndex)
+	}
+	return nil, err
+}
+
+// Retryable reports whether the call that failed with err may be made again as it was.
+func Retryable(err error) bool { return errors.Is(err, ErrPending) || retryable(err) }
+
 // SubmitText posts a signed text until it is known to be applied or refused, or
 // the context ends. Posting it again is safe: a text counts once.
 func (c *Client) SubmitText(ctx context.Context, s Submission, account string) (*Request, error) {
 	id := TextID(s.Text)
 	pause := 50 * time.Millisecond // an election takes about a second
 	for {
-		var r Request
-		status, err := c.post(ctx, "/v1/requests?wait="+askWait.String(), s, &r)
-		switch {
-		case err == nil && status == http.StatusOK:
-			c.SawWrite(r.LogIndex)
-			return &r, nil
-		case err != nil && !retryable(err):
-			var p *Problem
-			if errors.As(err, &p) {
-				c.SawWrite(p.LogIndex)
-			}
-			return nil, err
+		r, err := c.Post(ctx, s)
+		if err == nil || !Retryable(err) {
+			return r, err
 		}
 		if werr := sleep(ctx, pause); werr != nil {
-			if err == nil {
-				err = fmt.Errorf("not applied yet")
-			}
 			return nil, fmt.Errorf("request %s of account %s: %w: %w", id, account, werr, err)
 		}
 		pause = min(2*pause, 2*time.Second)
