@@ -148,6 +148,9 @@ func TestPlantedMistakesAreFound(t *testing.T) {
 					t.Log(err)
 					return
 				}
+				if err != nil && (strings.Contains(err.Error(), "foreign spend") || strings.Contains(err.Error(), "never planned")) {
+					continue // the ledger noticed before the auditor had an occasion
+				}
 				if err != nil && !strings.Contains(err.Error(), "not at rest") {
 					t.Fatalf("found something else: %v", err)
 				}
