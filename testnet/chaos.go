@@ -45,9 +45,11 @@ type Chaos struct {
 const (
 	chaosNodes, chaosM, chaosF = 4, 3, 1
 
-	restLimit   = 90 * time.Second  // for all nodes to stand at one height again
-	payoutLimit = 180 * time.Second // for the last payout to be final
-	backLimit   = 20 * time.Second  // for a node to take part again
+	restLimit   = 90 * time.Second        // for all nodes to stand at one height again
+	payoutLimit = 180 * time.Second       // for the last payout to be final
+	backSoon    = time.Second             // for the last node to follow again, before the next fault is its own
+	startSoon   = 4500 * time.Millisecond // since the last fault; a node that is not up by then is killed while it starts
+	startTries  = 2                       // how often that may happen in a row
 	headEvery   = 250 * time.Millisecond
 	headsAtRest = 6 * time.Second
 	fdSlack     = 64 // open files of a node may grow by so many
@@ -189,7 +191,7 @@ func (r *chaosRun) try(ctx context.Context, rep *ChaosReport, kinds []string) (e
 	endWatch()
 	watch.Wait()
 	r.judgeRequests(ctx, rep, took)
-	r.judgeFaults(rep)
+	r.judgeFaults(rep, kinds)
 	if err := r.judgeChains(ctx, rep, funded); err != nil {
 		return err
 	}
@@ -243,28 +245,36 @@ func (r *chaosRun) progress() {
 	r.say("%6.1fs %d requests posted, %d acknowledged, %d faults", time.Since(r.begun).Seconds(), len(reqs), acked, len(r.faults))
 }
 
-// inject carries out the plan. At most F nodes are faulty at once: while the last one is not back, it is the one hit.
+// inject carries out the plan. At most F nodes are faulty at once: while the last one is not back, it is the one hit. A
+// full disk, which only one node can have, changes places with the next fault then.
 func (r *chaosRun) inject(ctx context.Context, plan []fault) error {
-	for _, f := range plan {
-		if !sleepUntil(ctx, r.begun.Add(f.At)) {
+	done := map[string]bool{}
+	for k := range plan {
+		if done[plan[k].Kind] && time.Since(r.begun) > r.Duration {
+			continue // late: the load is over, and this kind had its turn under it
+		}
+		if !sleepUntil(ctx, r.begun.Add(plan[k].At)) {
 			return ctx.Err()
 		}
-		i := r.target(ctx, f)
-		if r.sick >= 0 && r.sick != i && !r.back(ctx, r.sick) {
-			if f.Kind == faultDiskFull || f.Kind == faultTraitor || f.Leader {
-				_ = poll(within(ctx, backLimit), func() (bool, error) { return r.back(ctx, r.sick), nil }) // else the next lines say so
-				i = r.target(ctx, f)
-			}
-			if !r.back(ctx, r.sick) {
-				if f.Kind == faultDiskFull && r.sick != i {
-					r.say("%6.1fs %s left out: %s is not back", time.Since(r.begun).Seconds(), f.Kind, r.net.Nodes[r.sick].Name)
-					continue
-				}
+		i := r.target(ctx, plan[k])
+		if r.sick >= 0 && r.sick != i {
+			// An error is that it is not back in time, which the next lines ask again.
+			_ = poll(within(ctx, backSoon), func() (bool, error) { return r.back(ctx, r.sick), nil })
+			if i = r.target(ctx, plan[k]); r.sick != i && !r.back(ctx, r.sick) {
 				i = r.sick
+				switch {
+				case plan[k].Kind == faultDiskFull && k+1 < len(plan):
+					plan[k].Kind, plan[k+1].Kind = plan[k+1].Kind, faultDiskFull
+				case plan[k].Kind == faultDiskFull:
+					plan[k].Kind = faultKill
+				}
+				if plan[k].Kind == faultDiskFull { // twice in a row
+					plan[k].Kind = faultKill
+				}
 			}
 		}
-		r.sick = i
-		if err := r.hit(ctx, f, i); err != nil {
+		r.sick, done[plan[k].Kind] = i, true
+		if err := r.hit(ctx, plan[k], i); err != nil {
 			return err
 		}
 	}
@@ -357,10 +367,25 @@ func (r *chaosRun) hit(ctx context.Context, f fault, i int) error {
 	p := np.Proc()
 	var err error
 	start := func(flags ...string) error {
-		if e := r.net.StartNode(ctx, i, flags...); e != nil {
-			return fmt.Errorf("%s does not start again: %w", np.Name, e)
+		for tries := 0; ; tries++ {
+			soon, cancel := ctx, context.CancelFunc(func() {})
+			if tries < startTries {
+				soon, cancel = context.WithDeadline(ctx, d.begun.Add(startSoon))
+			}
+			e := r.net.StartNode(soon, i, flags...)
+			late := soon.Err() != nil && ctx.Err() == nil
+			cancel()
+			switch {
+			case e == nil:
+				return nil
+			case !late:
+				return fmt.Errorf("%s does not start again: %w", np.Name, e)
+			}
+			r.faulted(d) // the end of soon killed it
+			d = faultDone{Kind: faultKill, Target: np.Name, begun: time.Now(), Gap: -1}
+			d.Start = d.begun.Sub(r.begun).Seconds()
+			r.say("%s, while it starts", d)
 		}
-		return nil
 	}
 	wait := func() { sleepUntil(ctx, time.Now().Add(f.For)) }
 	switch f.Kind {
@@ -584,7 +609,7 @@ func (r *chaosRun) judgeRequests(ctx context.Context, rep *ChaosReport, took tim
 	}
 }
 
-func (r *chaosRun) judgeFaults(rep *ChaosReport) {
+func (r *chaosRun) judgeFaults(rep *ChaosReport, kinds []string) {
 	reqs := r.load.requests()
 	var kills []float64
 	for i := range r.faults {
@@ -596,6 +621,11 @@ func (r *chaosRun) judgeFaults(rep *ChaosReport) {
 		}
 		if f.Kind == faultKill && f.WasLeader && ok {
 			kills = append(kills, float64(ms))
+		}
+	}
+	for _, k := range kinds {
+		if rep.Faults[k] == 0 {
+			r.breach("no fault of the kind %s, although this machine permits it", k)
 		}
 	}
 	rep.LeaderKillMS = Spread{percentile(kills, 0.5), percentile(kills, 1)}
