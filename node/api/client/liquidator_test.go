@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,20 +29,24 @@ type hunt struct {
 	ctx    context.Context
 	bot    *client.Liquidator
 	wallet *client.Wallet
-	before func(*http.Request)
+	hook   atomic.Pointer[func(*http.Request)] // called before each request that the node answers
 	took   []client.Liquidated
 	skips  []string // code, or borrower's and code
 }
 
+// before has f called with every request from now on.
+func (h *hunt) before(f func(*http.Request)) { h.hook.Store(&f) }
+
 func newHunt(t *testing.T, c *apitest.Cluster) *hunt {
 	t.Helper()
-	h := &hunt{Cluster: c, t: t, before: func(*http.Request) {}}
+	h := &hunt{Cluster: c, t: t}
+	h.before(func(*http.Request) {})
 	var cancel func()
 	h.ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	handler := api.New(c, api.Config{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.before(r)
+		(*h.hook.Load())(r)
 		handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(srv.Close)
@@ -382,13 +387,13 @@ func TestLiquidatorRestsAfterARefusal(t *testing.T) {
 	h.believed()
 	h.fall(42_000)
 	posts := 0
-	h.before = func(r *http.Request) {
+	h.before(func(r *http.Request) {
 		if r.Method == http.MethodPost && r.URL.Path == "/v1/requests" {
 			if posts++; posts == 1 { // between preview and submission the price recovers
 				h.fall(44_000)
 			}
 		}
-	}
+	})
 	if took, skips := h.round(); len(took) != 0 || !slices.Equal(skips, []string{alice[:4] + " HEALTHY"}) || posts != 1 {
 		t.Fatalf("took %+v, skipped %v, posted %d", took, skips, posts)
 	}
@@ -416,16 +421,16 @@ func TestLiquidatorGoesOnAfterAnError(t *testing.T) {
 	h.fall(41_000)
 	h.believed()
 	for _, path := range []string{"/v1/liquidations", "/v1/requests/preview", "/v1/pools"} {
-		h.before = func(r *http.Request) {
+		h.before(func(r *http.Request) {
 			if r.URL.Path == path {
 				panic(http.ErrAbortHandler)
 			}
-		}
+		})
 		if err := h.tryRound(); err == nil || len(h.took) != 0 {
 			t.Fatalf("%s breaks: %v, took %+v", path, err, h.took)
 		}
 	}
-	h.before = func(*http.Request) {}
+	h.before(func(*http.Request) {})
 	if took, _ := h.round(); len(took) != 1 {
 		t.Fatalf("took %+v", took)
 	}
