@@ -218,7 +218,7 @@ func (x *execution) planBoosted() {
 			}
 			batch = slices.DeleteFunc(batch, func(o Outflow) bool { return slices.Contains(wait, o.ID) })
 		}
-		if len(batch) == 0 || len(rest) == len(pending) {
+		if len(rest) == len(pending) {
 			return
 		}
 		pending = rest
@@ -227,7 +227,7 @@ func (x *execution) planBoosted() {
 
 // changeParts is into how many outputs change is split: P must not be left with
 // one coin that is frozen for a whole block (spec: outflows U5).
-func (s *State) changeParts(vault Watch, change, rate uint64, left int) uint64 {
+func changeParts(vault Watch, change uint64, left int) uint64 {
 	if vault.Path.Role != address.RolePool || left >= plentyCoins {
 		return 1
 	}
@@ -295,7 +295,7 @@ func (x *execution) planMerge(vault Watch, coins []Coin) Code {
 	}
 	tip := s.Tips.at(Bitcoin).Height
 	coins = slices.Clone(coins)
-	i := slices.IndexFunc(coins, func(k Coin) bool { return k.Height+c.Final-1 <= tip })
+	i := slices.IndexFunc(coins, s.anchors)
 	if i < 0 {
 		return NoLiquidity // nothing that can anchor
 	}
@@ -369,7 +369,9 @@ func (x *execution) reuseCoins() {
 			k.State, k.Batch, k.Frozen = CoinReusable, 0, 0
 		}
 		x.s.Coins.put(p, k)
-		if p == b.Anchor {
+		// A payment is planned only past its gates; what waits or fails there is
+		// again's to decide (spec: outflows R-12).
+		if p == b.Anchor && (b.Newest().Cancels() || x.s.batchGates(b) == gatesOpen) {
 			x.replace(b, AttemptBump)
 		}
 	}
@@ -382,8 +384,12 @@ func (s *State) checkTiers() error {
 	if !ok {
 		return nil
 	}
-	var all, ofP uint64
+	var all, ofP, spent uint64
 	for _, k := range s.Coins.all() {
+		if k.State == CoinSpent {
+			spent += k.Sats // in what its transaction left us, and not owed to anybody yet
+			continue
+		}
 		all += k.Sats
 		if k.Address == pool.Address {
 			ofP += k.Sats
@@ -398,9 +404,9 @@ func (s *State) checkTiers() error {
 		return nil
 	}
 	var c fixed.Calc
-	owed := c.Add(c.Add(c.Add(p.Cash, p.Reserved), p.Suspended), fixed.New(t.Float))
+	owed := c.Add(c.Add(c.Add(p.Cash, p.Reserved), p.Suspended), fixed.New(t.Float+spent))
 	have := c.Add(fixed.New(all), p.Missing)
-	if c.Err() != nil || owed != have && (p.Deficit.IsZero() || owed.Less(have)) {
+	if c.Err() != nil || owed != have {
 		return fmt.Errorf("custody holds %d sats and owes %s", all, owed)
 	}
 	return nil

@@ -231,7 +231,9 @@ func (c *cluster) backed() {
 	c.t.Helper()
 	var coins uint64
 	for _, k := range c.s.Coins.all() {
-		coins += k.Sats
+		if k.State != CoinSpent {
+			coins += k.Sats
+		}
 	}
 	var calc fixed.Calc
 	p := c.s.Pools.at("btc")

@@ -38,7 +38,7 @@ func TestFault12_CreditedDepositIsUndone(t *testing.T) {
 		t.Fatal("taken back without a quorum")
 	}
 	c.undo(f)
-	if got := c.s.supplyShares(id, "btc"); got != n("100000000") || c.s.Coins.has(f.ID) || c.s.Inflows.has(f.ID) {
+	if got := c.s.supplyShares(id, "btc"); got != n("100000000") || c.s.Coins.has(f.ID) || c.s.Counted(f.ID) || c.s.Inflows.at(f.ID).State != InflowUndone {
 		t.Fatalf("shares %s, coin %v", got, c.s.Coins.at(f.ID))
 	}
 	if p := c.s.Pools.at("btc"); !p.Deficit.IsZero() {
@@ -185,6 +185,48 @@ func TestFault28_UnknownSpendOfOurCoin(t *testing.T) {
 	p := c.s.Pools.at("btc")
 	if c.s.OutflowsHalt == "" || c.s.Coins.has(coin.Outpoint) || p.Deficit.IsZero() || must(fixed.Sub(p.FeeLosses, was.FeeLosses)) != n("50000000") {
 		t.Errorf("halt %q, deficit %s", c.s.OutflowsHalt, p.Deficit)
+	}
+	c.backed()
+}
+
+// Plants a deposit that is undone after a payout was built on it, and a branch that
+// brings back both: the payout is final before the deposit counts again. It pays
+// once, the deposit is credited once, and its coin, which is spent, is nobody's.
+func TestUndoneDepositComesBackSpent(t *testing.T) {
+	c, w, f := deposited(t, PurposeSupply)
+	id := accountOf(c, w)
+	c.mine(Bitcoin, 2)
+	o := c.withdrawBTC(w, "140000000")
+	c.tick(1000)
+	b := c.payment()
+	c.undo(f)
+	if c.s.Coins.has(f.ID) {
+		t.Fatal("not undone")
+	}
+	c.all(KindFinal, c.finalFact(b, OutcomePaid))
+	if got := c.s.Outflows.at(o.ID).State; got != Paid {
+		t.Fatalf("the payout is %s", got)
+	}
+	if err := c.s.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 { // its spend is known: nobody stole it
+		c.say(i, KindForeign, ForeignFact{Chain: Bitcoin, Resource: f.ID, TxID: "t", Height: 1, Block: "b"})
+	}
+	if c.s.OutflowsHalt != "" {
+		t.Fatalf("halted: %s", c.s.OutflowsHalt)
+	}
+	again := f
+	again.Block, again.Height = "block-again", c.s.Tips.at(Bitcoin).Height
+	c.all(KindInflow, again)
+	if c.s.Coins.has(f.ID) {
+		t.Errorf("a spent coin is in custody: %+v", c.s.Coins.at(f.ID))
+	}
+	if a := c.s.Accounts.at(id).position("btc"); a.Supply.IsZero() && !a.Debt.IsZero() {
+		t.Errorf("position %+v", a)
+	}
+	if p := c.s.Pools.at("btc"); !p.Missing.IsZero() || !p.Deficit.IsZero() {
+		t.Errorf("pool %+v", p)
 	}
 	c.backed()
 }

@@ -500,3 +500,137 @@ func restored(t testing.TB, s *State) *State {
 	}
 	return again
 }
+
+// The clean-up after twelve hours plans a payment like every other plan: not while
+// its gates cannot be evaluated (spec: outflows R-12). Whoever orders the log
+// could otherwise hold a plan back for half a day and have it signed at an old price.
+func TestCleanupAsksTheGates(t *testing.T) {
+	c, w := tiers(t, 4)
+	if code := c.ask(w, c.payout(address.ActionWithdraw, "btc", "250000000", payeeBTC(1), "10000")); code != OK {
+		t.Fatal(code)
+	}
+	c.tick(1000)
+	b := c.payment()
+	pool := c.s.Pools.at("btc")
+	pool.Paused = true
+	c.s.Pools.put("btc", pool)
+	c.s.Millis += 13 * 3_600_000
+	c.s.Raw, c.s.LastTick = c.s.Millis, c.s.Time()/accrualSeconds
+	c.feeRate(Bitcoin, 2_000, 0)
+	x := &execution{s: c.s}
+	x.reuseCoins()
+	c.s.become(x.s)
+	if now, a := c.newest(b); a.Body != 0 || len(now.Attempts) != 1 {
+		t.Errorf("while its pool is paused, attempt %+v is planned", a)
+	}
+	pool.Paused = false
+	c.s.Pools.put("btc", pool)
+	c.s.Millis += 13 * 3_600_000
+	c.feeRate(Bitcoin, 2_000, 0)
+	x = &execution{s: c.s}
+	x.reuseCoins()
+	c.s.become(x.s)
+	if _, a := c.newest(b); a.Kind != AttemptBump {
+		t.Errorf("with the gates open, attempt %+v", a)
+	}
+}
+
+// A merge of coins is anchored by none that an old transaction may still spend,
+// and one that is cancelled gives its coins back to the vault.
+func TestMergeAnchorAndCancel(t *testing.T) {
+	c, _ := tiers(t, 4)
+	minter, _ := c.s.Vault(Bitcoin, address.RoleMinter)
+	coins := c.s.spareCoins(minter.Address)
+	lent := coins[0]
+	lent.State = CoinReusable
+	c.s.Coins.put(lent.Outpoint, lent)
+	x := &execution{s: c.s}
+	if code := x.try(func(x *execution) Code { return x.planMerge(minter, x.s.spareCoins(minter.Address)) }); code != OK {
+		t.Fatal(code)
+	}
+	c.s.become(x.s)
+	b := c.payment()
+	if b.Anchor == lent.Outpoint {
+		t.Error("a coin that an old transaction may spend is an anchor")
+	}
+	x = &execution{s: c.s}
+	if !x.replace(b, AttemptCancel) {
+		t.Fatal("no cancel")
+	}
+	c.s.become(x.s)
+	now, _ := c.newest(b)
+	c.all(KindFinal, c.finalFact(now, OutcomeSelf))
+	if got := c.s.Outflows.at(b.Outflows[0]); got.State != Refunded || got.Heir != "" {
+		t.Errorf("merge %+v", got)
+	}
+	for p, k := range c.s.Coins.all() {
+		if k.State != CoinAvailable {
+			t.Errorf("coin %s is in state %d", p, k.State)
+		}
+	}
+	c.backed()
+}
+
+// A hundred payouts whose clients signed too low a fee hold up nobody behind them
+// (spec: outflows R-11, W7).
+func TestDearPayoutsHoldUpNobody(t *testing.T) {
+	c, w := tiers(t, 4)
+	wallets := []wallet{w}
+	for i := range 6 {
+		other := btcWallet(30 + i)
+		c.deposit(c.open(other), "btc", PurposeSupply, "2000000")
+		wallets = append(wallets, other)
+	}
+	c.mine(Bitcoin, 12)
+	c.refresh()
+	for i := range maxBatchOutflows {
+		c.small(wallets[i%7], "5100", i, "560")
+	}
+	last := c.small(wallets[6], "5100", 200, "4000")
+	c.tick((c.s.Params.BoostSeconds - c.s.Time()%c.s.Params.BoostSeconds - 1) * 1000)
+	c.feeRate(Bitcoin, 18_000, 0)
+	c.tick(1000)
+	if got := c.s.Outflows.at(last).State; got != Planned {
+		t.Errorf("behind a hundred that wait it is %s", got)
+	}
+}
+
+// A batch that is cancelled gives each payout an heir of its own, from which it is
+// paid again, out of the pool (spec: outflows §3.4).
+func TestBoostedBatchIsCancelled(t *testing.T) {
+	c, w := tiers(t, 4)
+	ids := []uint64{c.small(w, "30000", 1, "5000"), c.small(w, "40000", 2, "5000"), c.small(w, "20000", 3, "5000")}
+	c.round()
+	b := c.batchOf(ids[0])
+	x := &execution{s: c.s}
+	if !x.replace(b, AttemptCancel) {
+		t.Fatal("no cancel")
+	}
+	c.s.become(x.s)
+	now, a := c.newest(b)
+	spends, pays := reads(c, now)
+	if err := c.s.VerifySpend(b.ID, a.K, spends, pays); err != nil {
+		t.Fatal(err)
+	}
+	if len(a.Bitcoin.Outputs) != 3 || len(now.Outflows) != 3 {
+		t.Fatalf("cancel %+v", a.Bitcoin)
+	}
+	c.all(KindFinal, c.finalFact(now, OutcomeSelf))
+	c.backed()
+	c.round()
+	for _, id := range ids {
+		o := c.s.Outflows.at(id)
+		again := c.batchOf(id)
+		if o.State != Planned || o.Binding != 1 || again.Vault != address.RolePool || again.Anchor == b.Anchor {
+			t.Fatalf("%+v in %+v", o, again)
+		}
+		c.pay(again)
+		if got := c.s.Outflows.at(id).State; got != Paid {
+			t.Errorf("outflow %d is %s", id, got)
+		}
+	}
+	if c.s.Two.Pending != 0 {
+		t.Errorf("book %+v", c.s.Two)
+	}
+	c.backed()
+}

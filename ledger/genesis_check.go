@@ -103,7 +103,7 @@ func (p Params) Validate() error {
 		}
 	}
 	for _, sec := range []uint64{
-		p.PriceMaxAge, p.LiquidationAge, p.RoundSeconds, p.ExpirySeconds, p.QueueSeconds,
+		p.PriceMaxAge, p.LiquidationAge, p.RoundSeconds, p.ExpirySeconds, p.QueueSeconds, p.BoostSeconds,
 		p.LiftSeconds, p.SetSeconds, p.LowerSeconds, p.StepSeconds, p.SocialiseSeconds, p.ProposalSeconds,
 	} {
 		if sec == 0 || sec > maxPeriod {

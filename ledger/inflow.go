@@ -40,7 +40,7 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 	if !ok || w.Account == "" {
 		return NotAllowed // third-party and unknown scripts are never credited
 	}
-	if s.Inflows.has(f.ID) {
+	if s.Counted(f.ID) {
 		return DuplicateInflow
 	}
 	if !x.fact(m, KindInflow, f, s.Epoch().Q()) {
@@ -48,7 +48,7 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 	}
 	in := Inflow{
 		ID: f.ID, Chain: f.Chain, Asset: f.Asset, Address: f.Address, Account: w.Account,
-		Purpose: w.Purpose, Amount: f.Amount, Height: f.Height, Millis: s.Millis,
+		Purpose: w.Purpose, Amount: f.Amount, Height: f.Height, Millis: s.Millis, State: s.Inflows.at(f.ID).State,
 	}
 	switch f.Chain {
 	case Bitcoin:
@@ -58,7 +58,11 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 			s.Inflows.put(in.ID, in)
 			return OK
 		}
-		s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: sats, Address: f.Address, Height: f.Height, State: CoinAvailable})
+		if s.Coins.at(f.ID).State == CoinSpent {
+			s.Coins.delete(f.ID) // it is back, and what spends it is final
+		} else {
+			s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: sats, Address: f.Address, Height: f.Height, State: CoinAvailable})
+		}
 		s.Recent.put(recentKey(f.Chain, f.Height, f.ID), f.Block)
 		x.credit(in)
 	default:
@@ -77,11 +81,13 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 // credit books an inflow that is ours beyond doubt, once.
 func (x *execution) credit(in Inflow) {
 	s := x.s
+	// One that was undone and is back pays what its undoing left owed, first of all.
+	repays := in.Purpose == PurposeRepay || in.State == InflowUndone
 	in.State = InflowCredited
 	s.Seen.delete(seenKey(in.Account, in.ID))
 	before := s.supplyShares(in.Account, in.Asset)
 	var reason string
-	if in.Purpose == PurposeRepay {
+	if repays {
 		reason = x.lend(func(s *State) (string, Code) { return s.repay(in.Account, in.Asset, in.Amount) })
 	} else {
 		reason = x.lend(func(s *State) (string, Code) { return s.supply(in.Account, in.Asset, in.Amount) })

@@ -19,11 +19,11 @@ func checkBook(p *Pool) error {
 	if c.Err() != nil {
 		return fmt.Errorf("%w: I4, pool %s: %w", errLending, p.Param.Asset, c.Err())
 	}
-	from := c.Add(p.Credited, p.FeeGains)
+	from := c.Add(c.Add(p.Credited, p.FeeGains), p.Missing)
 	to := c.Add(c.Add(p.Cash, p.Reserved), c.Add(c.Add(p.Suspended, p.PaidOut), p.FeeLosses))
 	if c.Err() != nil || from != to {
-		return fmt.Errorf("%w: I7, pool %s: credited %s and fees won %s, but cash %s, reserved %s, suspended %s, paid %s and fees lost %s",
-			errLending, p.Param.Asset, p.Credited, p.FeeGains, p.Cash, p.Reserved, p.Suspended, p.PaidOut, p.FeeLosses)
+		return fmt.Errorf("%w: I7, pool %s: credited %s, fees won %s and missing %s, but cash %s, reserved %s, suspended %s, paid %s and fees lost %s",
+			errLending, p.Param.Asset, p.Credited, p.FeeGains, p.Missing, p.Cash, p.Reserved, p.Suspended, p.PaidOut, p.FeeLosses)
 	}
 	if assets.Less(claims) {
 		return fmt.Errorf("%w: I1, pool %s: claims %s exceed assets %s", errLending, p.Param.Asset, claims, assets)

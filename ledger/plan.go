@@ -34,6 +34,13 @@ type recipient struct {
 	Gross uint64 // sats, the client's part of the fee included
 }
 
+// anchors reports whether a coin may be an anchor: final, and of no transaction
+// that may still confirm (spec: outflows U3, §3.7).
+func (s *State) anchors(k Coin) bool {
+	c, _ := s.Genesis.Chain(Bitcoin)
+	return k.State != CoinReusable && k.Height+c.Final-1 <= s.Tips.at(Bitcoin).Height
+}
+
 // bitcoinPlan fixes the transaction that pays the payees: coins of the vault
 // largest first, the anchor among them with F confirmations; an heir is the
 // anchor of what it is kept for (spec: outflows B2, U2, U3). The fee is split
@@ -56,7 +63,7 @@ func (s *State) bitcoinPlan(vault Watch, heir string, pays []recipient) (tx Bitc
 		lens, gross = append(lens, len(script)), gross+p.Gross
 	}
 	tip := s.Tips.at(Bitcoin).Height
-	anchors := func(k Coin) bool { return k.State != CoinReusable && k.Height+c.Final-1 <= tip }
+	anchors := s.anchors
 
 	var picked []Coin
 	var sum uint64
@@ -99,7 +106,7 @@ func (s *State) bitcoinPlan(vault Watch, heir string, pays []recipient) (tx Bitc
 	change := sum - gross
 	parts := uint64(0)
 	if change >= dustSats+kvb(changeSpendVB) || change > maxNoChange {
-		parts = s.changeParts(vault, change, rate.Rate, len(spare)-len(picked))
+		parts = changeParts(vault, change, len(spare)-len(picked))
 	}
 	for range parts {
 		lens = append(lens, p2wpkhScriptLen)

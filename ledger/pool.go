@@ -49,15 +49,15 @@ type Pool struct {
 	LiqGraceUntil  uint64    `cbor:"19,keyasint"` // ledger time, s
 
 	// Where the asset's coins are, since genesis, so that I7 is exact:
-	// Credited + FeeGains = Cash + Reserved + Suspended + PaidOut + FeeLosses.
-	Credited  fixed.Int `cbor:"20,keyasint"` // inflows booked, suspense included
+	// Credited + FeeGains + Missing = Cash + Reserved + Suspended + PaidOut + FeeLosses.
+	Credited  fixed.Int `cbor:"20,keyasint"` // inflows booked, suspense included, less those undone
 	PaidOut   fixed.Int `cbor:"21,keyasint"` // gross of paid outflows
 	FeeGains  fixed.Int `cbor:"22,keyasint"` // cash won because clients paid more fee than the chain took
 	FeeLosses fixed.Int `cbor:"23,keyasint"` // cash lost because the chain took more
 	Suspended fixed.Int `cbor:"24,keyasint"` // sum of the asset's suspense
 
 	Impaired  Impairment `cbor:"25,keyasint"` // freeze on deficit
-	Missing   fixed.Int  `cbor:"27,keyasint"` // coins that a chain took back and cash could not bear yet: taken from it as it comes (reverse.go)
+	Missing   fixed.Int  `cbor:"27,keyasint"` // coins that a chain took and cash could not bear yet: taken from it as it comes (reverse.go)
 	Uninsured fixed.Int  `cbor:"26,keyasint"` // TreasuryShares from the reserve factor since the last insurance sweep
 }
 

@@ -75,33 +75,28 @@ func (x *execution) reversed(m MemberID, f ReversedFact) Code {
 	if len(f.ID) > maxTextInFacts || len(f.Block) > maxTextInFacts {
 		return Malformed
 	}
-	if key := recentKey(in.Chain, in.Height, f.ID); !ok || s.Recent.at(key) != f.Block || f.Block == "" {
+	if key := recentKey(in.Chain, in.Height, f.ID); !ok || in.State == InflowUndone || s.Recent.at(key) != f.Block || f.Block == "" {
 		return OK // not counted, or counted from another block by now
 	}
 	if !x.fact(m, KindReversed, f, s.Epoch().Q()) {
 		return OK
 	}
 	s.Recent.delete(recentKey(in.Chain, in.Height, f.ID))
-	if k, held := s.Coins.get(f.ID); in.State != InflowSmall {
-		if !held { // its spend is final, which rests on it
-			x.halt("deposit " + f.ID + " is undone, and what spent it is final")
-			return OK
-		}
-		if b, ok := s.Batches.get(k.Batch); ok && b.Anchor == f.ID {
-			x.hold(b, "the anchor "+f.ID+" is undone")
-			return OK
-		}
-		if k.Heir != 0 {
-			x.halt("the heir " + f.ID + " is undone")
-			return OK
-		}
-		s.Coins.delete(f.ID)
-		if code := s.clawBack(in); code != OK {
-			panic("claw back " + f.ID + ": " + string(code))
-		}
+	k, held := s.Coins.get(f.ID)
+	if !held { // its spend is final, which rests on it
+		x.halt("deposit " + f.ID + " is undone, and what spent it is final")
+		return OK
 	}
-	s = x.s
-	s.Inflows.delete(f.ID)
+	if b, ok := s.Batches.get(k.Batch); ok && b.Anchor == f.ID {
+		x.hold(b, "the anchor "+f.ID+" is undone")
+		return OK
+	}
+	s.Coins.delete(f.ID)
+	if code := s.clawBack(in); code != OK {
+		panic("claw back " + f.ID + ": " + string(code))
+	}
+	in.State, in.Reason = InflowUndone, ""
+	s.Inflows.put(f.ID, in)
 	s.refreshRates()
 	x.emit(Event{Name: "reversed", Account: in.Account, Asset: in.Asset, Amount: in.Amount.String(), Note: f.ID})
 	return OK
@@ -134,21 +129,21 @@ func (s *State) clawBack(in Inflow) Code {
 	at.Supply, p.SupplyShares = c.Sub(at.Supply, burn), c.Sub(p.SupplyShares, burn)
 	owes := c.MulDivCeil(c.Sub(left, part), fixed.Ray, p.BorrowIndex)
 	at.Debt, p.DebtShares = c.Add(at.Debt, owes), c.Add(p.DebtShares, owes)
-	p.Missing = c.Add(p.Missing, left)
+	p.Missing, p.Credited = c.Add(p.Missing, left), c.Sub(p.Credited, left)
 	return s.store(&c, a, at, p)
 }
 
-// settleMissing takes what a chain took back out of cash. What cash cannot bear
-// was promised to payouts meanwhile: it is owed by somebody's debt, so it is no
-// deficit, and is taken from the next cash that comes, a refund of those payouts
-// above all.
+// settleMissing takes out of cash what a chain took, back or as a fee. What cash
+// cannot bear was promised to payouts meanwhile: who bears it is booked already,
+// as somebody's debt, treasury or deficit, and it is taken from the next cash that
+// comes, a refund of those payouts above all.
 func (p Pool) settleMissing() Pool {
 	part := lesser(p.Missing, p.Cash)
 	if part.IsZero() {
 		return p
 	}
 	var c fixed.Calc
-	p.Cash, p.Missing, p.Credited = c.Sub(p.Cash, part), c.Sub(p.Missing, part), c.Sub(p.Credited, part)
+	p.Cash, p.Missing = c.Sub(p.Cash, part), c.Sub(p.Missing, part)
 	if c.Err() != nil {
 		panic("missing coins of pool " + p.Param.Asset + ": " + c.Err().Error())
 	}
@@ -189,6 +184,7 @@ func (x *execution) foreign(m MemberID, f ForeignFact) Code {
 		return Malformed
 	}
 	k, held := s.Coins.get(f.Resource)
+	held = held && k.State != CoinSpent // whose spend is known
 	if f.Chain == Bitcoin && !held || f.Chain != Bitcoin && s.OutflowsHalt != "" {
 		return OK
 	}
@@ -203,6 +199,18 @@ func (x *execution) foreign(m MemberID, f ForeignFact) Code {
 		x.lose(k)
 	}
 	return OK
+}
+
+// Counted reports whether the ledger has counted a deposit, and not taken it back.
+func (s *State) Counted(inflow string) bool {
+	in, ok := s.Inflows.get(inflow)
+	return ok && in.State != InflowUndone
+}
+
+// Custody reports whether the ledger holds a Bitcoin output as unspent.
+func (s *State) Custody(outpoint string) bool {
+	k, ok := s.Coins.get(outpoint)
+	return ok && k.State != CoinSpent
 }
 
 // lose books a coin that is gone.

@@ -277,6 +277,7 @@ func (x *execution) settle(b Batch, o Outflow, a Attempt, f FinalFact, cost fixe
 		}
 	case o.Kind == OutflowMerge && !paid:
 		x.move(o, Refunded) // it moved nothing; the next one takes other coins
+		x.freeHeir(o.ID)
 		x.bookFee(o.Asset, fixed.Int{}, taken)
 		s.refreshRates()
 	case o.Kind == OutflowSweep:
@@ -340,10 +341,10 @@ func (x *execution) bookFee(pool string, fee, taken fixed.Int) {
 		p.TreasuryShares = c.Add(p.TreasuryShares, c.MulDivFloor(gain, fixed.Ray, p.SupplyIndex))
 	} else if fee.Less(taken) {
 		loss := c.Sub(taken, fee)
-		// Cash may have been reserved for others since the plan. What it cannot bear
-		// is still recognised as Deficit; refusing the fact would halt everything.
-		lost := lesser(loss, p.Cash)
-		p.Cash, p.FeeLosses = c.Sub(p.Cash, lost), c.Add(p.FeeLosses, lost)
+		// Cash may have been reserved for others since the plan. What it cannot bear is
+		// Missing until some comes; refusing the fact would halt everything.
+		p.Missing, p.FeeLosses = c.Add(p.Missing, loss), c.Add(p.FeeLosses, loss)
+		p = p.settleMissing()
 		burn := lesser(p.TreasuryShares, c.MulDivCeil(loss, fixed.Ray, p.SupplyIndex))
 		covered := lesser(loss, c.MulDivFloor(burn, p.SupplyIndex, fixed.Ray))
 		p.TreasuryShares = c.Sub(p.TreasuryShares, burn)
@@ -379,7 +380,13 @@ func (x *execution) finalBitcoin(b Batch, a Attempt, f FinalFact) {
 		}
 	}
 	for _, in := range a.Bitcoin.Inputs {
-		s.Coins.delete(in.Outpoint)
+		if s.Coins.has(in.Outpoint) {
+			s.Coins.delete(in.Outpoint)
+			continue
+		}
+		// A deposit that was undone and is back, beside the old transaction that spends
+		// it: it counts again later, and its coin never will.
+		s.Coins.put(in.Outpoint, Coin{Outpoint: in.Outpoint, Sats: in.Sats, State: CoinSpent})
 	}
 	for i, out := range a.Bitcoin.Outputs {
 		if out.Outflow != 0 && s.Outflows.at(out.Outflow).Account != "" {

@@ -195,6 +195,7 @@ const (
 	InflowCredited InflowState = 3
 	InflowSuspense InflowState = 4 // claimable
 	InflowSmall    InflowState = 5 // below min_coin: worth less than its spending
+	InflowUndone   InflowState = 7 // its block was undone, and what it gave taken back: it counts again if it comes back
 	InflowHeld     InflowState = 6 // its own sweep reverted twice: what was attested is not there; a vote decides
 )
 
@@ -223,7 +224,7 @@ const (
 	CoinAvailable CoinState = 1
 	CoinFrozen    CoinState = 2
 	CoinSuspended CoinState = 3
-	CoinSpent     CoinState = 4
+	CoinSpent     CoinState = 4 // by a final transaction of ours, before its deposit counts again; not in custody
 	CoinReusable  CoinState = 6 // of transactions that may still confirm, and never an anchor (spec: outflows §3.7)
 	CoinHeir      CoinState = 5 // kept as the next anchor of an outflow that was proven unpaid
 )

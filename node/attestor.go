@@ -142,7 +142,7 @@ func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w wo
 			say(ledger.KindInflow, in.Fact)
 			continue
 		}
-		if _, counted := v.Inflows.Get(in.Fact.ID); counted || !isDeposit(v, in.Fact) {
+		if v.Counted(in.Fact.ID) || !isDeposit(v, in.Fact) {
 			continue
 		}
 		if in.Depth >= v.Genesis.InflowDepth(c.Name, totals[in.Fact.Block]) {
@@ -221,8 +221,7 @@ func ours(v *ledger.State, chain, resource string) bool {
 	if chain != ledger.Bitcoin {
 		return v.OutflowsHalt == ""
 	}
-	_, ok := v.Coins.Get(resource)
-	return ok
+	return v.Custody(resource)
 }
 
 // isFloat: a coin of the operators at the pool's own address, while the ledger

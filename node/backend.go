@@ -238,7 +238,7 @@ func (n *Node) Sightings(account ledger.AccountID) []api.Sighting {
 	for _, c := range v.Genesis.Chains {
 		o := n.seen[c.Name]
 		for _, in := range o.Inflows {
-			if _, counted := v.Inflows.Get(in.Fact.ID); counted || !ours[c.Name+"/"+in.Fact.Address] {
+			if v.Counted(in.Fact.ID) || !ours[c.Name+"/"+in.Fact.Address] {
 				continue
 			}
 			total, _ := in.Fact.Amount.Uint64()

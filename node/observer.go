@@ -79,7 +79,7 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 func chainView(v *ledger.State, chain string) chains.View {
 	view := chains.View{
 		Watched: watched{v, chain + "/"},
-		Counted: func(id string) bool { _, ok := v.Inflows.Get(id); return ok },
+		Counted: v.Counted,
 	}
 	for id := range v.Live.All() {
 		if b, ok := v.Batches.Get(id); ok && b.Kind == ledger.BatchPay && b.Chain == chain {
@@ -88,7 +88,7 @@ func chainView(v *ledger.State, chain string) chains.View {
 	}
 	switch chain {
 	case ledger.Bitcoin:
-		view.Coin = func(p string) bool { _, ok := v.Coins.Get(p); return ok }
+		view.Coin = v.Custody
 	case ledger.Ethereum:
 		view.Sequence = func(a string) (uint64, bool) {
 			s, _ := v.Senders.Get(a)

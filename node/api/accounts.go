@@ -201,6 +201,7 @@ var inflowStates = map[ledger.InflowState]struct{ name, status string }{
 	ledger.InflowSuspense: {"SUSPENSE", actionRequired},
 	ledger.InflowSmall:    {"SMALL", actionRequired},
 	ledger.InflowHeld:     {"HELD", actionRequired},
+	ledger.InflowUndone:   {"UNDONE", failed},
 }
 
 func (v view) inflow(f ledger.Inflow) client.Inflow {

@@ -95,6 +95,8 @@ func (v view) inflowActivity(f ledger.Inflow) client.Activity {
 		x.Detail = "claim it: " + advice[ledger.Code(in.Reason)]
 	case f.State == ledger.InflowSmall:
 		x.Detail = "it is worth less than spending it costs: send the minimum at once"
+	case f.State == ledger.InflowUndone:
+		x.Detail = "its block left the chain, and what it gave was taken back; it counts again if it comes back"
 	case f.State == ledger.InflowHeld:
 		x.Detail = "operators decide by vote: its sweep was reverted twice"
 	}

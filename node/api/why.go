@@ -352,6 +352,8 @@ func (s *server) inflowWhy(ctx context.Context, v view, in *inflowInput) (*clien
 		wait("claim", f.Reason, "a Claim of "+f.Asset)
 	case ledger.InflowSmall:
 		out.Detail = "it is worth less than spending it costs and is counted nowhere"
+	case ledger.InflowUndone:
+		out.Detail = "its block left the chain, and what it gave was taken back; it counts again if it comes back"
 	case ledger.InflowHeld:
 		out.Detail = "its own sweep was reverted twice: what was attested is not there"
 		wait("halt", "a sweep that reverted twice", "a vote that names the outcome")

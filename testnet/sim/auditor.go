@@ -454,8 +454,8 @@ func (a *auditor) custody(chain, asset string) error {
 		if why, ours := a.own[chain+"/"+p.To]; !ours || p.Asset != asset || why == ledger.PurposeVault {
 			continue // floats are not owed to clients
 		}
-		in, counted := a.s.reference.Inflows.Get(id)
-		if !counted {
+		in, _ := a.s.reference.Inflows.Get(id)
+		if !a.s.reference.Counted(id) {
 			return fmt.Errorf("deposit %s of %s %s is not counted", id, p.Amount, p.Asset)
 		}
 		if !a.credited[id] {
