@@ -224,6 +224,7 @@ func TestFault58_FeeRisesAboveMaxFee(t *testing.T) {
 
 // Gates at every plan: whoever orders the log cannot hold a borrow back and
 // enter it at the old price (spec: outflows R-12, and §10, 59).
+// Seen failing with a retry in place of the cancel.
 func TestFault59_GatesAtEveryPlan(t *testing.T) {
 	c, _, w := lent(t)
 	ask := func(units string) uint64 {

@@ -61,7 +61,7 @@ func refused(t *testing.T, what string, c *Chain, v chains.View, cur chains.Curs
 
 // "chain endpoint feeds a wrong block (merkle, work): discarded". Plants every
 // lie about a block that the proxy knows, under a deposit: nothing of it may be
-// shown, and the true block is, afterwards.
+// shown, and the true block is, afterwards. Seen failing without the merkle check.
 func (w *regtest) testFault47(t *testing.T) {
 	c, p := w.behind(t)
 	in := w.deposit(t, func() string { _, a := w.party(t); return a }())
