@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -60,11 +61,11 @@ type toyState struct {
 	Next      ledger.Epoch `cbor:"7,keyasint"`
 }
 
-func (a *toy) Check(tx []byte) error {
+func (a *toy) Check(tx []byte) (attestation bool, err error) {
 	if len(tx) == 0 {
-		return errors.New("empty")
+		return false, errors.New("empty")
 	}
-	return nil
+	return bytes.HasPrefix(tx, []byte("fact ")), nil
 }
 
 func (a *toy) Apply(txs [][]byte) (rs []Result) {

@@ -21,8 +21,9 @@ import (
 // returns; Check and Decode at any time from any.
 type App interface {
 	// Check looks at a command before it enters the log: stateless and cheap.
-	// Its error is a courtesy; Apply decides.
-	Check(tx []byte) error
+	// Its error is a courtesy; Apply decides. An attestation is a member's
+	// command, and waits in another queue than those of clients.
+	Check(tx []byte) (attestation bool, err error)
 
 	// Apply applies the commands in order and returns one result for each. It
 	// never fails: bytes that are no command, of whatever length, are refused

@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,28 +19,100 @@ type Receipt struct {
 	Code   ledger.Code
 }
 
-// Limits of the leader's queue (spec: consensus §9).
+// Limits of the leader's queues (spec: consensus §9). Attestations have their
+// own, with a quota for each member that sends some, so that clients cannot
+// starve facts, nor one member the others.
 const (
-	maxQueued      = 4096
+	maxQueued      = 4096 // commands of clients
 	maxQueuedBytes = 16 << 20
+	memberQueued   = 256 // attestations that came through one member
+	memberBytes    = 1 << 20
 	maxUnapplied   = 5000            // raft entries committed and not applied
 	maxProposed    = 2               // raft entries in flight; while they are, commands gather
 	enqueueTimeout = 5 * time.Second // raft's main loop is that busy only on a failing disk
 )
 
 type submits struct {
-	queue chan *proposal
-	bytes atomic.Int64
-	slots chan struct{}
+	clients chan *proposal
+	facts   chan *proposal
+	slots   chan struct{}
+
+	mu     sync.Mutex
+	queued map[ledger.MemberID]load // of facts by the member they came through; of clients under no member
 }
 
+// load is what waits in a queue.
+type load struct{ commands, bytes int }
+
 func newSubmits() *submits {
-	return &submits{queue: make(chan *proposal, maxQueued), slots: make(chan struct{}, maxProposed)}
+	return &submits{
+		clients: make(chan *proposal, maxQueued), facts: make(chan *proposal, ledger.MaxMembers*memberQueued),
+		slots: make(chan struct{}, maxProposed), queued: map[ledger.MemberID]load{},
+	}
+}
+
+// put queues p, or says which limit it met.
+func (s *submits) put(p *proposal) error {
+	lane, commands, bytes, whose := s.clients, maxQueued, maxQueuedBytes, "of clients"
+	if p.through != (ledger.MemberID{}) {
+		lane, commands, bytes, whose = s.facts, memberQueued, memberBytes, "of attestations through "+p.through.String()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.queued[p.through]
+	switch {
+	case l.commands == commands:
+		return fmt.Errorf("%w: %d commands %s queued", ErrOverloaded, commands, whose)
+	case l.bytes+len(p.tx) > bytes:
+		return fmt.Errorf("%w: %d bytes %s queued", ErrOverloaded, bytes, whose)
+	}
+	select {
+	case lane <- p:
+		s.queued[p.through] = load{l.commands + 1, l.bytes + len(p.tx)}
+		return nil
+	default: // more members than an epoch has have sent some
+		return fmt.Errorf("%w: %d commands queued", ErrOverloaded, cap(lane))
+	}
+}
+
+// took notes that commands have left their queues.
+func (s *submits) took(batch []*proposal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range batch {
+		l := s.queued[p.through]
+		if l = (load{l.commands - 1, l.bytes - len(p.tx)}); l.commands > 0 {
+			s.queued[p.through] = l
+		} else {
+			delete(s.queued, p.through)
+		}
+	}
+}
+
+// next is the command to go in after so many others: the queues take turns
+// while both hold some. Nil: there is none.
+func (s *submits) next(after int) *proposal {
+	first, second := s.facts, s.clients
+	if after%2 == 1 {
+		first, second = second, first
+	}
+	select {
+	case p := <-first:
+		return p
+	default:
+	}
+	select {
+	case p := <-second:
+		return p
+	default:
+		return nil
+	}
 }
 
 type proposal struct {
-	tx   []byte
-	done chan outcome
+	tx      []byte
+	through ledger.MemberID // that sent the attestation here; none: a client's command
+	done    chan outcome
 }
 
 type outcome struct {
@@ -52,11 +124,12 @@ type outcome struct {
 // node's own replica has applied it. After ErrTimeout the same bytes may be
 // sent again at any node.
 func (c *Consensus) Submit(ctx context.Context, tx []byte) (Receipt, error) {
-	if err := c.admit(tx); err != nil {
+	through, err := c.admit(c.cfg.Self, tx)
+	if err != nil {
 		return Receipt{}, err
 	}
 	if c.Leading() {
-		return c.order(ctx, tx)
+		return c.order(ctx, through, tx)
 	}
 	reply, err := c.ask(ctx, request{Op: opSubmit, Tx: tx})
 	if err != nil {
@@ -77,38 +150,36 @@ func (c *Consensus) Submit(ctx context.Context, tx []byte) (Receipt, error) {
 	return Receipt{Height: reply.Height, Code: code}, nil
 }
 
-func (c *Consensus) admit(tx []byte) error {
+// admit looks at a command that came through a member, who is the answer if it
+// is an attestation.
+func (c *Consensus) admit(from ledger.MemberID, tx []byte) (through ledger.MemberID, err error) {
 	if err := c.Err(); err != nil {
-		return err
+		return through, err
 	}
 	if len(tx) > MaxCommand {
-		return ErrTooLarge
+		return through, ErrTooLarge
 	}
-	if err := c.cfg.App.Check(tx); err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+	attestation, err := c.cfg.App.Check(tx)
+	if err != nil {
+		return through, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	return nil
+	if attestation {
+		through = from
+	}
+	return through, nil
 }
 
 // order queues the command on the leader and waits for its result.
-func (c *Consensus) order(ctx context.Context, tx []byte) (Receipt, error) {
+func (c *Consensus) order(ctx context.Context, through ledger.MemberID, tx []byte) (Receipt, error) {
 	if !c.Leading() {
 		return Receipt{}, ErrNoLeader
 	}
 	if c.raft.CommitIndex() > c.now().index+maxUnapplied {
 		return Receipt{}, fmt.Errorf("%w: applying is behind", ErrOverloaded)
 	}
-	size := int64(len(tx))
-	if c.submits.bytes.Add(size) > maxQueuedBytes {
-		c.submits.bytes.Add(-size)
-		return Receipt{}, fmt.Errorf("%w: %d bytes queued", ErrOverloaded, maxQueuedBytes)
-	}
-	p := &proposal{tx: tx, done: make(chan outcome, 1)}
-	select {
-	case c.submits.queue <- p:
-	default:
-		c.submits.bytes.Add(-size)
-		return Receipt{}, fmt.Errorf("%w: %d commands queued", ErrOverloaded, maxQueued)
+	p := &proposal{tx: tx, through: through, done: make(chan outcome, 1)}
+	if err := c.submits.put(p); err != nil {
+		return Receipt{}, err
 	}
 	select {
 	case o := <-p.done:
@@ -130,7 +201,8 @@ func (c *Consensus) propose() {
 		first := carried
 		if first == nil {
 			select {
-			case first = <-c.submits.queue:
+			case first = <-c.submits.facts:
+			case first = <-c.submits.clients:
 			case <-c.ctx.Done():
 				return
 			}
@@ -145,8 +217,8 @@ func (c *Consensus) propose() {
 		txs := make([][]byte, len(batch))
 		for i, p := range batch {
 			txs[i] = p.tx
-			c.submits.bytes.Add(-int64(len(p.tx)))
 		}
+		c.submits.took(batch)
 		f := c.raft.Apply(ledger.Marshal(txs), enqueueTimeout)
 		if !c.spawn(func() { c.settle(f, batch) }) {
 			f.Error() // raft still runs: Close waits for this goroutine
@@ -162,15 +234,14 @@ func (c *Consensus) gather(first *proposal) (batch []*proposal, rest *proposal) 
 	batch = []*proposal{first}
 	size := perCommand + len(first.tx)
 	for len(batch) < maxCommands {
-		select {
-		case p := <-c.submits.queue:
-			if size += perCommand + len(p.tx); size > maxEntry-perCommand {
-				return batch, p
-			}
-			batch = append(batch, p)
-		default:
+		p := c.submits.next(len(batch))
+		if p == nil {
 			return batch, nil
 		}
+		if size += perCommand + len(p.tx); size > maxEntry-perCommand {
+			return batch, p
+		}
+		batch = append(batch, p)
 	}
 	return batch, nil
 }
@@ -291,10 +362,11 @@ func (c *Consensus) handleForward(ctx context.Context, from ledger.MemberID, b [
 	}
 	switch req.Op {
 	case opSubmit:
-		if err := c.admit(req.Tx); err != nil {
+		through, err := c.admit(from, req.Tx)
+		if err != nil {
 			return Receipt{}, err
 		}
-		return c.order(ctx, req.Tx)
+		return c.order(ctx, through, req.Tx)
 	case opRead:
 		h, err := c.leaderIndex(ctx)
 		return Receipt{Height: h}, err

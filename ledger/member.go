@@ -58,6 +58,10 @@ type Member struct {
 	Addr     string   `cbor:"4,keyasint"` // first multiaddr, a hint
 }
 
+// MaxMembers of an epoch: what a signature costs grows with the pairs of signers
+// (spec: committee §1).
+const MaxMembers = 10
+
 // Epoch is a member set and its generation of KeyShares (spec: consensus R7).
 type Epoch struct {
 	Number     uint64   `cbor:"1,keyasint"`
@@ -89,8 +93,8 @@ func (e Epoch) Seat(id MemberID) int {
 func (e Epoch) Validate(allowNoFaultTolerance bool) error {
 	n, f, c, m := e.N(), e.F, e.C(), e.M
 	switch {
-	case n < 3 || n > 10:
-		return fmt.Errorf("n = %d members, want 3 to 10", n)
+	case n < 3 || n > MaxMembers:
+		return fmt.Errorf("n = %d members, want 3 to %d", n, MaxMembers)
 	case f < 0 || n < 2*c+f+1 || c < 0:
 		return fmt.Errorf("f = %d traitors do not fit n = %d", f, n)
 	case m == n && allowNoFaultTolerance:

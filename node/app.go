@@ -50,19 +50,19 @@ func (a *app) now() (*ledger.State, <-chan struct{}) {
 
 // Check refuses what cannot be a command, and has its signatures judged while
 // it is on its way.
-func (a *app) Check(tx []byte) error {
+func (a *app) Check(tx []byte) (attestation bool, err error) {
 	if len(tx) > ledger.MaxCommand {
-		return fmt.Errorf("command of %d bytes, at most %d", len(tx), ledger.MaxCommand)
+		return false, fmt.Errorf("command of %d bytes, at most %d", len(tx), ledger.MaxCommand)
 	}
 	var c ledger.Command
 	if err := ledger.Unmarshal(tx, &c); err != nil {
-		return err
+		return false, err
 	}
 	if (c.Intent == nil) == (c.Attestation == nil) {
-		return errors.New("neither an intent nor an attestation")
+		return false, errors.New("neither an intent nor an attestation")
 	}
 	a.arrived([][]byte{tx})
-	return nil
+	return c.Attestation != nil, nil
 }
 
 // arrived is told of commands before they are applied.

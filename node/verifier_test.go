@@ -213,13 +213,13 @@ func TestCheckHasSignaturesJudged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Check(txs[len(txs)-1]); err != nil || len(v.queue) != 1 {
+	if _, err := a.Check(txs[len(txs)-1]); err != nil || len(v.queue) != 1 {
 		t.Errorf("%d signatures wait, want 1: %v", len(v.queue), err)
 	}
-	if err := a.Check(txs[len(txs)-1]); err != nil || len(v.queue) != 1 {
+	if _, err := a.Check(txs[len(txs)-1]); err != nil || len(v.queue) != 1 {
 		t.Errorf("the same again: %d signatures wait, want 1: %v", len(v.queue), err)
 	}
-	if err := a.Check([]byte("noise")); err == nil || len(v.queue) != 1 {
+	if _, err := a.Check([]byte("noise")); err == nil || len(v.queue) != 1 {
 		t.Errorf("noise: %d wait, %v", len(v.queue), err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 type who struct{ with, account string }
 
 func (w *who) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&w.with, "with", "btc", "which key signs: btc (P2WPKH), p2tr or eth")
+	cmd.Flags().StringVar(&w.with, "with", "btc", "which key signs: btc (P2WPKH), p2tr, eth, or eip712 (eth with typed data)")
 	cmd.Flags().StringVar(&w.account, "account", "", "account id (default: the one this key opens)")
 }
 
@@ -84,7 +84,7 @@ func newAccountOpenCmd() *cobra.Command {
 		}
 		return s.showAccount(ctx, c, a)
 	})
-	cmd.Flags().StringVar(&w.with, "with", "btc", "which key opens and controls it: btc (P2WPKH), p2tr or eth")
+	cmd.Flags().StringVar(&w.with, "with", "btc", "which key opens and controls it: btc (P2WPKH), p2tr, eth, or eip712 (eth with typed data)")
 	return cmd
 }
 

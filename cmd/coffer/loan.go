@@ -103,7 +103,7 @@ the repay address. The addresses are derived here and compared with the node.`,
 		})
 	})
 	f := cmd.Flags()
-	f.StringVar(&with, "with", "btc", "which key signs: btc (P2WPKH), p2tr or eth")
+	f.StringVar(&with, "with", "btc", "which key signs: btc (P2WPKH), p2tr, eth, or eip712 (eth with typed data)")
 	f.StringVar(&against, "collateral", "", "least amount of collateral that will be sent")
 	f.StringVar(&collateralAsset, "collateral-asset", "btc", "asset of the collateral")
 	f.StringVar(&to, "to", "", "where the loan is paid")

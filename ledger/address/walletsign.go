@@ -85,7 +85,15 @@ func SignBIP322Simple(key *secp256k1.PrivateKey, network, address string, messag
 
 // SignEIP191 signs message as personal_sign does.
 func SignEIP191(key *secp256k1.PrivateKey, message []byte) string {
-	digest := EIP191Digest(message)
+	return signEthereumDigest(key, EIP191Digest(message))
+}
+
+// SignEIP712 signs what Grammar.Message gives for eip712, as eth_signTypedData_v4 does.
+func SignEIP712(key *secp256k1.PrivateKey, message []byte) string {
+	return signEthereumDigest(key, keccak256(message))
+}
+
+func signEthereumDigest(key *secp256k1.PrivateKey, digest [32]byte) string {
 	compact := ecdsa.SignCompact(key, digest[:], false) // 27 + recovery id, r, s
 	return "0x" + hex.EncodeToString(append(compact[1:], compact[0]))
 }

@@ -17,11 +17,12 @@ import (
 // read a little late is still good (spec: requests §4.1).
 const lifetime = 5 * time.Minute
 
-// Signer signs request texts as one controller of an account.
+// Signer signs requests as one controller of an account. What it signs is
+// address.Grammar.Message: the text, but for eip712.
 type Signer interface {
 	ID() address.CAIP10
 	Scheme() string
-	Sign(text string) (signature string, err error)
+	Sign(message string) (signature string, err error)
 }
 
 // Action is a request, rendered here, before it is signed.
@@ -29,6 +30,8 @@ type Action struct {
 	Command address.Command
 	Text    string
 	ID      string // SHA-256 of Text
+
+	grammar *address.Grammar // that rendered it
 }
 
 // Payout is what Borrow, Withdraw and Claim ask for. Amounts are base units.
@@ -79,7 +82,7 @@ func (c *Client) Prepare(ctx context.Context, cmd address.Command) (Action, erro
 	}
 	text := g.Render(&cmd)
 	_, err = g.Parse(text)
-	return Action{Command: cmd, Text: text, ID: TextID(text)}, err
+	return Action{Command: cmd, Text: text, ID: TextID(text), grammar: g}, err
 }
 
 // TextID is the id of a request.
@@ -280,11 +283,15 @@ func (c *Client) SubmitCosigned(ctx context.Context, s, co Signer, a Action) (*R
 
 // sign has a wallet sign and checks what it gave.
 func sign(s Signer, a Action) (Signed, error) {
-	sig, err := s.Sign(a.Text)
+	message, ok := a.grammar.Message(s.Scheme(), s.ID(), &a.Command)
+	if !ok {
+		return Signed{}, fmt.Errorf("sign request %s: %s cannot sign as %s", a.ID, s.ID(), s.Scheme())
+	}
+	sig, err := s.Sign(string(message))
 	if err != nil {
 		return Signed{}, fmt.Errorf("sign request %s: %w", a.ID, err)
 	}
-	if !address.VerifySigner(s.Scheme(), s.ID(), []byte(a.Text), sig, address.Extras{}) {
+	if !address.VerifySigner(s.Scheme(), s.ID(), message, sig, address.Extras{}) {
 		return Signed{}, fmt.Errorf("sign request %s: the wallet's %s signature does not verify for %s", a.ID, s.Scheme(), s.ID())
 	}
 	return Signed{Scheme: s.Scheme(), Signature: sig}, nil

@@ -154,7 +154,8 @@ func parseKey(s string) (*secp256k1.PrivateKey, error) {
 }
 
 // The wallet's signers, by how they sign: SignerBTC and SignerP2TR with BIP-322,
-// SignerETH with EIP-191.
+// SignerETH with EIP-191, SignerTyped, the same key, with EIP-712, which the
+// cluster's parameters must allow.
 
 func (w *Wallet) SignerBTC() Signer {
 	return w.bitcoinSigner(address.P2WPKH)
@@ -185,7 +186,11 @@ func (w *Wallet) SignerETH() Signer {
 	return ethereumSigner{w.ethereum, mustID(w.pin.Chains[address.ChainETH], address.EthereumAddress(a))}
 }
 
-// Signer finds a signer by name: btc, p2tr or eth.
+func (w *Wallet) SignerTyped() Signer {
+	return typedSigner{w.SignerETH().(ethereumSigner)}
+}
+
+// Signer finds a signer by name: btc, p2tr, eth or eip712.
 func (w *Wallet) Signer(name string) (Signer, error) {
 	switch name {
 	case "btc", "":
@@ -194,8 +199,10 @@ func (w *Wallet) Signer(name string) (Signer, error) {
 		return w.SignerP2TR(), nil
 	case "eth":
 		return w.SignerETH(), nil
+	case "eip712":
+		return w.SignerTyped(), nil
 	}
-	return nil, fmt.Errorf("no wallet %q: want btc, p2tr or eth", name)
+	return nil, fmt.Errorf("no wallet %q: want btc, p2tr, eth or eip712", name)
 }
 
 type bitcoinSigner struct {
@@ -224,6 +231,13 @@ func (s ethereumSigner) Sign(text string) (string, error) {
 }
 func (s ethereumSigner) String() string   { return s.id.String() }
 func (s ethereumSigner) GoString() string { return s.id.String() }
+
+type typedSigner struct{ ethereumSigner }
+
+func (s typedSigner) Scheme() string { return address.SchemeEIP712 }
+func (s typedSigner) Sign(message string) (string, error) {
+	return address.SignEIP712(s.key, []byte(message)), nil
+}
 
 func mustID(chain, addr string) address.CAIP10 {
 	id, err := address.SplitCAIP10(chain + ":" + addr)
