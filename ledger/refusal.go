@@ -38,10 +38,7 @@ func (x *execution) refuse(r request, code Code) {
 // what was found against it. s is not changed: a refusal left nothing but the
 // Intent nonce, so the state after it is the one it was judged on.
 func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found string) {
-	amount, _ := fixed.Parse(c.Amount.Units)
-	if c.Amount.Max {
-		amount = fixed.Max
-	}
+	amount := s.asked(c)
 	account, pool := hex16(c.Account), s.Pools.at(c.Pool)
 	acc := s.Accounts.at(account)
 	switch code {
@@ -127,6 +124,24 @@ func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found stri
 	return "", ""
 }
 
+// asked is how much a command asked for; "max" is what it stood for: all that
+// the account supplies, no more of it than it owes where it repays its own debt,
+// and all that the borrower owes where a debt is liquidated.
+func (s *State) asked(c *address.Command) fixed.Int {
+	if !c.Amount.Max {
+		amount, _ := fixed.Parse(c.Amount.Units)
+		return amount
+	}
+	account := hex16(c.Account)
+	switch c.Action {
+	case address.ActionLiquidate:
+		return s.owedIn(hex16(c.Borrower), c.Pool)
+	case address.ActionRepayFromSupply:
+		return s.suppliedIn(account, c.Pool).Min(s.owedIn(account, c.Pool))
+	}
+	return s.suppliedIn(account, c.Pool)
+}
+
 // minimumNumbers are the least that a command could have asked for and what it
 // asked for. Beyond the pool's minimum it is what the largest fee must leave.
 func (s *State) minimumNumbers(c *address.Command, amount fixed.Int) (limit, found string) {
@@ -143,14 +158,11 @@ func (s *State) minimumNumbers(c *address.Command, amount fixed.Int) (limit, fou
 			return min.String(), coll.String()
 		}
 	}
-	if amount.Less(least) && c.Action != address.ActionClaim {
-		return least.String(), amount.String()
-	}
-	switch { // the account had so much, and it was asked for
+	switch { // all there is has no least but what the fee must leave
 	case c.Action == address.ActionClaim:
 		amount = s.Suspense.at(hex16(c.Account) + "/" + c.Pool).Amount
-	case c.Amount.Max:
-		amount = s.suppliedIn(hex16(c.Account), c.Pool)
+	case !c.Amount.Max && amount.Less(least):
+		return least.String(), amount.String()
 	}
 	keep := fixed.New(1)
 	if c.Pool == Bitcoin {
@@ -292,6 +304,16 @@ func weighWould(calc *fixed.Calc, coll, debt fixed.Int, lt, ltv fixed.Wide) (wou
 func (s *State) suppliedIn(account AccountID, pool string) fixed.Int {
 	v := s.synced(account)
 	n, err := fixed.MulDivFloor(v.supplyShares(account, pool), v.Pools.at(pool).SupplyIndex, fixed.Ray)
+	if err != nil {
+		return fixed.Int{}
+	}
+	return n
+}
+
+// owedIn is an account's debt in a pool at ledger time, rounded up.
+func (s *State) owedIn(account AccountID, pool string) fixed.Int {
+	v := s.synced(account)
+	n, err := fixed.MulDivCeil(v.Accounts.at(account).position(pool).Debt, v.Pools.at(pool).BorrowIndex, fixed.Ray)
 	if err != nil {
 		return fixed.Int{}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -113,14 +114,19 @@ func (s *session) historyCSV(h *client.History) error {
 	return w.Error()
 }
 
+// watchFor is how long a stream goes on where nobody says how long.
+const watchFor = 24 * time.Hour
+
 func newWatchCmd() *cobra.Command {
 	var after uint64
 	var nodes []string
 	cmd := &cobra.Command{
 		Use: "watch [TOPIC…]", Short: "Events as they happen, going on at another node when one is gone",
 		Long: `Topics are account:ID, request:ID, outflow:N, markets, cluster and sessions; without
-any, markets and cluster. --api may be given several times: the stream goes on at
-the next node by LogIndex, without a gap and without doubles. Ctrl-C ends it.`,
+any, markets and cluster. --other may be given several times: the stream goes on at
+the next node by LogIndex, without a gap and without doubles. Ctrl-C ends it, and
+so does the end of a --timeout that was asked for: exit code 0, unless no node
+answered until then.`,
 		Example: "  coffer watch markets cluster\n  coffer watch outflow:17 --after 4711 --json\n  coffer watch account:5f0c9a1e7b3d2c445f0c9a1e7b3d2c44 --other http://127.0.0.1:7002 --other http://127.0.0.1:7003",
 		Args:    args(cobra.MaximumNArgs(64)),
 	}
@@ -137,15 +143,21 @@ the next node by LogIndex, without a gap and without doubles. Ctrl-C ends it.`,
 			}
 			all = append(all, other)
 		}
+		asked := s.cmd.Flags().Changed("timeout")
 		if len(topics) == 0 {
 			topics = []string{"markets", "cluster"}
 		}
-		return client.Watch(ctx, all, topics, after, s.showFrame)
+		err = client.Watch(ctx, all, topics, after, s.showFrame)
+		if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, client.ErrNoAnswer) && asked {
+			return nil // as long as was asked for
+		}
+		return err
 	})
 	cmd.Flags().Uint64Var(&after, "after", 0, "LogIndex to begin after (default: now)")
 	cmd.Flags().StringSliceVar(&nodes, "other", nil, "another node to go on at")
-	cmd.Flags().Lookup("timeout").DefValue = "24h0m0s"
-	cmd.Flags().Set("timeout", "24h")
+	f := cmd.Flags().Lookup("timeout")
+	f.DefValue = watchFor.String()
+	f.Value.Set(f.DefValue) // not through the flags: they would take it for the user's
 	return cmd
 }
 

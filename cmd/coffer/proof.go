@@ -44,18 +44,20 @@ file: coffer verify-proof checks it without any node.`,
 }
 
 func newVerifyProofCmd() *cobra.Command {
-	var genesis, wallet string
+	var genesis, wallet, account string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "verify-proof FILE", Short: "Check a proof of coffer proof without any node",
 		Long: `Checks everything in the file down from the genesis hash: the members of each epoch,
 the signatures of the certificate, every hash and sum from the account to the
-root, and that the sums are what the ledger says it owes. It shows that the
-account is counted, not that no other is hidden, nor what lies on a chain.`,
+root, and that the sums are what the ledger says it owes; with --file, that the
+account is one that a key of that wallet opens, or the one that --account names
+where a key was linked to it. It shows that the account is counted, not that no
+other is hidden, nor what lies on a chain.`,
 		Example: "  coffer verify-proof proof.json --file wallet.json\n  coffer verify-proof proof.json --genesis HASH",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			pinned, err := pinnedGenesis(genesis, wallet)
+			pinned, whose, err := pinned(genesis, wallet, account)
 			if err != nil {
 				return err
 			}
@@ -67,6 +69,9 @@ account is counted, not that no other is hidden, nor what lies on a chain.`,
 			if err != nil {
 				return fmt.Errorf("%s proves nothing: %w", a[0], err)
 			}
+			if err := whose(got.Account); err != nil {
+				return fmt.Errorf("%s is of account %s, %w", a[0], got.Account, err)
+			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"ok": true, "proven": got})
 			}
@@ -75,28 +80,50 @@ account is counted, not that no other is hidden, nor what lies on a chain.`,
 		},
 	}
 	cmd.Flags().StringVar(&genesis, "genesis", "", "the cluster's genesis hash, 64 hex digits")
-	cmd.Flags().StringVar(&wallet, "file", "", "a wallet file whose pinned genesis counts")
+	cmd.Flags().StringVar(&wallet, "file", "", "a wallet file whose pinned genesis counts, and whose account it has to be")
+	cmd.Flags().StringVar(&account, "account", "", "the account it has to be of")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
 }
 
-// pinnedGenesis comes from the reader, never from the proof.
-func pinnedGenesis(text, wallet string) (h ledger.Hash, err error) {
+// pinned are the genesis and the account that count: they come from the reader,
+// never from the proof.
+func pinned(text, wallet, account string) (h ledger.Hash, whose func(ledger.AccountID) error, err error) {
 	if (text == "") == (wallet == "") {
-		return h, usagef("whose genesis counts? Say --genesis or --file, one of them")
+		return h, nil, usagef("whose genesis counts? Say --genesis or --file, one of them")
 	}
+	whose = func(ledger.AccountID) error { return nil }
 	if wallet != "" {
 		w, err := client.LoadWallet(wallet)
 		if err != nil {
-			return h, err
+			return h, nil, err
 		}
 		text = w.Pin().Genesis
+		whose = func(got ledger.AccountID) error {
+			for _, s := range []client.Signer{w.SignerBTC(), w.SignerP2TR(), w.SignerETH()} {
+				if w.Pin().AccountOf(s.ID()) == got {
+					return nil
+				}
+			}
+			return fmt.Errorf("which no key of %s opens: name it with --account if one was linked to it", wallet)
+		}
+	}
+	if account != "" {
+		if _, err := client.ParseAccount(account); err != nil {
+			return h, nil, &exitError{exitUsage, err}
+		}
+		whose = func(got ledger.AccountID) error {
+			if got != account {
+				return fmt.Errorf("not of %s", account)
+			}
+			return nil
+		}
 	}
 	b, err := hex.DecodeString(text)
 	if err != nil || len(b) != len(h) {
-		return h, usagef("genesis %q: want 64 hex digits", text)
+		return h, nil, usagef("genesis %q: want 64 hex digits", text)
 	}
-	return ledger.Hash(b), nil
+	return ledger.Hash(b), whose, nil
 }
 
 func readProof(name string) (p ledger.AccountProof, err error) {

@@ -44,7 +44,9 @@ no address is printed to pay to (coffer deposit-address derives and checks one).
 		}
 		return s.show(out, func(p *printer) {
 			for _, x := range f.Finds {
-				p.row(x.Kind, x.ID)
+				if out.Account == nil || x.Kind != "account" || x.ID != out.Account.ID { // that one begins the rows below
+					p.row(x.Kind, x.ID)
+				}
 			}
 			if out.Account != nil {
 				accountRows(p, out.Account)

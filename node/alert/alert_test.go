@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/api"
 	"github.com/coffer-network/coffer/node/api/apitest"
+	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/coffer-network/coffer/node/api/history"
 	"go.uber.org/goleak"
 )
@@ -270,7 +272,8 @@ func TestRulesThatAreRefused(t *testing.T) {
 		"user":            func(r *Rule) { r.URL = "https://a:b@example.org/" },
 		"no secret":       func(r *Rule) { r.Secret = "" },
 		"readable secret": func(r *Rule) { r.Secret = secretFile(t, 0o644) },
-		"health of all":   func(r *Rule) { r.Kind, r.Account = HealthBelow, "*" },
+		"health of all":   func(r *Rule) { r.Kind, r.Account, r.Threshold = HealthBelow, "*", "1.01" },
+		"health of none":  func(r *Rule) { r.Kind = HealthBelow },
 		"deposit of none": func(r *Rule) { r.Kind, r.Threshold = DepositCredited, "" },
 	} {
 		r := ok
@@ -281,5 +284,65 @@ func TestRulesThatAreRefused(t *testing.T) {
 	}
 	if err := Validate(make([]Rule, MaxRules+1), g); err == nil {
 		t.Error("too many rules taken")
+	}
+}
+
+// A rule about all accounts tells of each that fell below 1, once until it is
+// well again. Seen failing without w.below: "step 2, at 40000: 2 alerts, want 1".
+func TestARuleAboutEverybodysHealth(t *testing.T) {
+	c := apitest.NewWithKeys(t)
+	srv := httptest.NewServer(api.New(c, api.Config{History: c.History()}))
+	defer srv.Close()
+	anyone, err := client.New(srv.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served, err := anyone.Cluster(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin, err := client.NewPin(served)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := client.NewWallet(pin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl, err := client.New(srv.URL, pin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for by, d := range map[client.Signer]struct {
+		asset string
+		units uint64
+	}{w.SignerBTC(): {"btc", 100_000_000}, w.SignerETH(): {"usdt.eth", 100_000_000_000}} {
+		a, err := cl.Open(t.Context(), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Deposit(a.ID, d.asset, ledger.PurposeSupply, d.units)
+	}
+	id := pin.AccountOf(w.SignerBTC().ID())
+	payout := client.Payout{Pool: "usdt.eth", Amount: "35000000000", To: "eip155:1337:0x71C7656EC7ab88b098defB751B7401B5f6d8976F"}
+	if _, err := cl.Borrow(t.Context(), w.SignerBTC(), id, payout); err != nil {
+		t.Fatal(err)
+	}
+	c.Settle()
+	h := newHook(t, nil)
+	e, _ := engine(t, c, Rule{Kind: HealthBelow, Account: "*", Threshold: "1", URL: h.URL})
+	for i, step := range []struct {
+		usd    uint64
+		alerts int
+	}{{50_000, 0}, {41_000, 1}, {40_000, 1}, {44_000, 1}, {41_000, 1}, {50_000, 1}, {41_000, 2}} {
+		c.Tick(15 * time.Second)
+		c.Prices(map[string]uint64{"btc": step.usd, "eth": 2_500, "usdt.eth": 1})
+		e.figures()
+		if got := len(e.rules[0].queue); got != step.alerts {
+			t.Errorf("step %d, at %d: %d alerts, want %d", i, step.usd, got, step.alerts)
+		}
+	}
+	if a := <-e.rules[0].queue; a.Account != id || a.Kind != HealthBelow || len(a.Value) != 18 {
+		t.Errorf("%+v", a)
 	}
 }

@@ -21,6 +21,7 @@ import (
 )
 
 const (
+	maxBelow   = 4096             // accounts that one rule about all of them looks at and remembers
 	maxQueue   = 64               // alerts of one rule on their way; more are dropped
 	maxPerHour = 60               // of one rule: a hook is for people
 	lookEvery  = 5 * time.Second  // at figures; effects are seen at once
@@ -71,8 +72,9 @@ type Engine struct {
 // watch is one rule at work.
 type watch struct {
 	compiled
-	fired bool        // and not armed again
-	times []time.Time // of the last alerts, for the rate
+	fired bool                      // and not armed again
+	below map[ledger.AccountID]bool // of a rule about all accounts: for whom it fired and is not armed again
+	times []time.Time               // of the last alerts, for the rate
 	queue chan Alert
 }
 
@@ -104,7 +106,7 @@ func New(cfg Config) (*Engine, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.rules = append(e.rules, &watch{compiled: c, queue: make(chan Alert, maxQueue)})
+		e.rules = append(e.rules, &watch{compiled: c, below: map[ledger.AccountID]bool{}, queue: make(chan Alert, maxQueue)})
 	}
 	return e, nil
 }
@@ -147,6 +149,10 @@ func (e *Engine) Run(ctx context.Context) {
 func (e *Engine) figures() {
 	v := e.cfg.Source.View()
 	for _, w := range e.rules {
+		if w.Kind == HealthBelow && w.Account == "*" {
+			e.everybody(w, v)
+			continue
+		}
 		value, ok := w.value(v)
 		if !ok {
 			continue
@@ -158,6 +164,28 @@ func (e *Engine) figures() {
 		case !w.beyond(value, w.rearm) && value != w.rearm:
 			w.fired = false
 		}
+	}
+}
+
+// everybody fires for each account that the ledger's finder has below 1 and that
+// is below the threshold. An account is armed again when it is well above it, or
+// owes nothing.
+func (e *Engine) everybody(w *watch, v *ledger.State) {
+	for id := range w.below {
+		if h, code := v.Health(id); code == ledger.OK && (h.HF == nil || w.rearm.Less(*h.HF)) {
+			delete(w.below, id)
+		}
+	}
+	for _, r := range v.AtRisk("", maxBelow) {
+		if r.HF == nil || !r.HF.Less(w.limit) || w.below[r.Account] {
+			continue
+		}
+		if len(w.below) >= maxBelow {
+			e.cfg.Count(w.Kind, "dropped")
+			return
+		}
+		w.below[r.Account] = true
+		e.push(w, Alert{Account: r.Account, Value: r.HF.String(), Limit: w.limit.String(), LogIndex: v.Height, Time: at(v.Millis)})
 	}
 }
 

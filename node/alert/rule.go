@@ -18,7 +18,7 @@ const MaxRules = 64
 
 // Kinds of rules.
 const (
-	HealthBelow     = "health-below"     // account; threshold: health factor, "1.20"
+	HealthBelow     = "health-below"     // account; threshold: health factor, "1.20". With "*", each account: at most "1"
 	PriceBelow      = "price-below"      // asset; threshold: USD, "50000"
 	PriceAbove      = "price-above"      // asset
 	RateAbove       = "rate-above"       // pool; threshold: borrow rate a year in percent, "12.5"
@@ -74,9 +74,8 @@ func compile(r Rule, g ledger.Genesis) (compiled, error) {
 	digits := 0
 	switch r.Kind {
 	case HealthBelow:
-		if len(r.Account) != 32 {
-			// All accounts are a million: whom a price endangers is the finder's to say.
-			return c, errors.New("want one account")
+		if r.Account != "*" && len(r.Account) != 32 {
+			return c, errors.New(`want an account, or "*"`)
 		}
 		digits = 18
 	case PriceBelow, PriceAbove:
@@ -103,6 +102,10 @@ func compile(r Rule, g ledger.Genesis) (compiled, error) {
 		var err error
 		if c.limit, err = scaled(r.Threshold, digits); err != nil || c.limit.IsZero() {
 			return c, fmt.Errorf("threshold %q: want a number above 0 such as 1.2", r.Threshold)
+		}
+		if r.Kind == HealthBelow && r.Account == "*" && fixed.Wad.Less(c.limit) {
+			// All accounts are a million: the ledger finds those below 1, and nobody weighs the rest.
+			return c, fmt.Errorf("threshold %s: of all accounts, those below 1 at most are known", r.Threshold)
 		}
 		toward := uint64(100 + hysteresisPercent)
 		if c.above {

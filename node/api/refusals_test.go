@@ -443,6 +443,9 @@ func refusedToLiquidate(t *testing.T, reached map[ledger.Code]bool) {
 	s.Params(func(p *ledger.Params) { p.NotClosing = false })
 	poor := s.account(s.wallet.SignerP2TR(), "", 0)
 	s.refuse(refusal{name: "by one who supplies nothing", account: poor, by: s.wallet.SignerP2TR(), cmd: usual, code: ledger.InsufficientBalance, limit: "0", found: "10000000000"})
+	all := usual
+	all.Amount = s.grammar.MaxAmount("usdt.eth")
+	s.refuse(refusal{name: "all of it by one who supplies nothing", account: poor, by: s.wallet.SignerP2TR(), cmd: all, code: ledger.InsufficientBalance, limit: "0", found: "35000014781"})
 	s.Tick(901 * time.Second)
 	no("liquidation", ledger.PriceStale, usual, "900", "")
 }

@@ -95,7 +95,8 @@ const (
 // Watch streams events of the topics after a LogIndex to f, until the context
 // ends or f returns an error. It goes on at the next of nodes where one is gone
 // or silent for 12 s; no LogIndex is left out or given twice. A reset is given
-// to f like any frame: after it, snapshots are to be taken again.
+// to f like any frame: after it, snapshots are to be taken again. The context's
+// end is ErrNoAnswer besides, where the node asked last had not answered.
 func Watch(ctx context.Context, nodes []*Client, topics []string, after uint64, f func(Frame) error) error {
 	if len(nodes) == 0 {
 		return errors.New("watch: no node")
@@ -103,12 +104,14 @@ func Watch(ctx context.Context, nodes []*Client, topics []string, after uint64, 
 	pause := 100 * time.Millisecond
 	for i := 0; ; i++ {
 		n := nodes[i%len(nodes)]
-		progressed, err := n.stream(ctx, topics, &after, f)
+		reached, progressed, err := n.stream(ctx, topics, &after, f)
 		var stop *stopped
 		var p *Problem
 		switch {
 		case errors.As(err, &stop):
 			return stop.err
+		case ctx.Err() != nil && !reached:
+			return fmt.Errorf("%w: %w", ErrNoAnswer, err)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.As(err, &p) && !p.Retryable:
@@ -117,12 +120,18 @@ func Watch(ctx context.Context, nodes []*Client, topics []string, after uint64, 
 		if progressed {
 			pause = 100 * time.Millisecond
 		}
-		if err := sleep(ctx, pause); err != nil {
-			return err
+		if sleep(ctx, pause) != nil {
+			if !reached {
+				return fmt.Errorf("%w: %w", ErrNoAnswer, errors.Join(ctx.Err(), err))
+			}
+			return ctx.Err()
 		}
 		pause = min(2*pause, 5*time.Second)
 	}
 }
+
+// ErrNoAnswer: no node answered until the end.
+var ErrNoAnswer = errors.New("no node answered")
 
 // stopped is what f wanted.
 type stopped struct{ err error }
@@ -130,7 +139,7 @@ type stopped struct{ err error }
 func (s *stopped) Error() string { return s.err.Error() }
 
 // stream reads one node's stream until it ends, and moves after on.
-func (c *Client) stream(ctx context.Context, topics []string, after *uint64, f func(Frame) error) (progressed bool, err error) {
+func (c *Client) stream(ctx context.Context, topics []string, after *uint64, f func(Frame) error) (reached, progressed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watchdog := time.AfterFunc(silence, cancel)
@@ -138,23 +147,23 @@ func (c *Client) stream(ctx context.Context, topics []string, after *uint64, f f
 	q := url.Values{"topics": {strings.Join(topics, ",")}, "after": {strconv.FormatUint(*after, 10)}}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/v1/events?"+q.Encode(), nil)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	r.Header.Set("Accept", "text/event-stream")
 	streaming := *c.http
 	streaming.Timeout = 0
 	a, err := streaming.Do(r)
 	if err != nil {
-		return false, fmt.Errorf("watch %s: %w", c.base, err)
+		return false, false, fmt.Errorf("watch %s: %w", c.base, err)
 	}
 	defer a.Body.Close()
 	if a.StatusCode != http.StatusOK {
 		p := &Problem{}
 		if err := json.NewDecoder(http.MaxBytesReader(nil, a.Body, maxAnswer)).Decode(p); err != nil || p.Code == "" {
-			return false, fmt.Errorf("watch %s: %s", c.base, a.Status)
+			return true, false, fmt.Errorf("watch %s: %s", c.base, a.Status)
 		}
 		p.Status = a.StatusCode
-		return false, p
+		return true, false, p
 	}
 	s := bufio.NewScanner(a.Body)
 	s.Buffer(make([]byte, 0, 64<<10), maxFrame)
@@ -165,7 +174,7 @@ func (c *Client) stream(ctx context.Context, topics []string, after *uint64, f f
 		switch string(field) {
 		case "id":
 			if x.ID, err = strconv.ParseUint(string(value), 10, 64); err != nil {
-				return progressed, fmt.Errorf("watch %s: id %q", c.base, value)
+				return true, progressed, fmt.Errorf("watch %s: id %q", c.base, value)
 			}
 		case "event":
 			x.Kind = string(value)
@@ -177,7 +186,7 @@ func (c *Client) stream(ctx context.Context, topics []string, after *uint64, f f
 				continue
 			}
 			if err := f(x); err != nil {
-				return true, &stopped{err}
+				return true, true, &stopped{err}
 			}
 			progressed = true
 			*after = max(*after, x.ID)
@@ -190,5 +199,5 @@ func (c *Client) stream(ctx context.Context, topics []string, after *uint64, f f
 			x = Frame{Node: c.base}
 		}
 	}
-	return progressed, s.Err()
+	return true, progressed, s.Err()
 }
