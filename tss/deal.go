@@ -54,7 +54,7 @@ func Deal(r Request, pp []*ecdsakeygen.LocalPreParams) (map[PartyID]keystore.Key
 		} else {
 			data = dealECDSA(pp[:n], i, shares[i].Share, ks, bigXj, pub)
 		}
-		k, err := acceptKey(r, i, [32]byte{}, data)
+		k, err := acceptKey(r, i, [32]byte{}, data, nil)
 		if err != nil {
 			return nil, fmt.Errorf("deal: %w", err)
 		}

@@ -1,5 +1,5 @@
-// Package tss runs signing sessions: one session is one keygen or signature,
-// carried out by exactly the named parties, joined at most once in the life of
+// Package tss runs signing sessions: one session is one keygen, signature or
+// resharing, carried out by exactly the named parties, joined at most once in the life of
 // a node, ending in one verified result or in a list of culprits (spec:
 // signing §2).
 //

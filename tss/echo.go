@@ -45,7 +45,7 @@ func (x *session) disputed() []int {
 	return out
 }
 
-// echo is the list of a round's broadcast hashes, in order of parties.
+// echo is the list of a round's broadcast hashes, in order of types and parties.
 func (x *session) echo(round int) []byte {
 	var b []byte
 	for _, h := range x.hashes[round] {
@@ -59,7 +59,7 @@ func (x *session) echo(round int) []byte {
 func (x *session) settleDisputes() error {
 	x.mu.Lock()
 	echoes, proofs := x.echoes, x.proofs
-	x.echoes, x.proofs = make([]*frame, len(x.r.Parties)), nil
+	x.echoes, x.proofs = make([]*frame, len(x.parties)), nil
 	x.mu.Unlock()
 	for from, f := range echoes {
 		if f == nil {
@@ -86,26 +86,33 @@ func (x *session) settleDisputes() error {
 func (x *session) answerEcho(from int, f *frame) error {
 	round := int(f.env.Round)
 	theirs, mine := f.env.Payload, x.echo(round)
-	if len(theirs) != len(x.r.Parties)*sha256.Size {
+	kinds := x.protocol.broadcasts(round)
+	if len(kinds) == 0 || len(theirs) != len(kinds)*len(x.parties)*sha256.Size {
 		return x.proven(from, round, "E7", "echo of a wrong length", f.raw)
 	}
 	if len(mine) != len(theirs) || round > x.round {
 		return nil // a round we have not seen all of: nothing to compare
 	}
-	for k := range x.r.Parties {
-		at := k * sha256.Size
+	for at := 0; at < len(mine); at += sha256.Size {
 		if bytes.Equal(mine[at:at+sha256.Size], theirs[at:at+sha256.Size]) {
 			continue
 		}
-		switch k {
-		case from:
-			// Its own word against its own envelope.
-			return x.equivocation(from, round, x.broadcastOf(from, round), f.raw)
-		case x.self:
-			x.send(from, x.seal(ruleProof, from, round, nil, x.own[round]))
-		default:
-			x.send(from, x.seal(ruleProof, from, round, nil, x.broadcastOf(k, round)))
+		slot := at / sha256.Size
+		k, kind := slot%len(x.parties), kinds[slot/len(x.parties)]
+		shown := x.own[kind.code]
+		if k != x.self {
+			shown = x.broadcastOf(k, kind)
 		}
+		switch {
+		case !kind.role.of(x.roles[k]):
+			return x.proven(from, round, "E7", "echo of a message that does not exist", f.raw)
+		case shown == nil:
+			continue // not here yet: nothing to show
+		case k == from:
+			// Its own word against its own envelope.
+			return x.equivocation(from, round, shown, f.raw)
+		}
+		x.send(from, x.seal(ruleProof, from, round, nil, shown))
 	}
 	return nil
 }
@@ -144,20 +151,18 @@ func (x *session) spread(err error) {
 	}
 	for _, evidence := range b.Evidence {
 		for _, i := range x.others() {
-			if x.r.Parties[i] != b.Culprits[0] {
+			if x.parties[i] != b.Culprits[0] {
 				x.send(i, x.seal(ruleProof, i, b.Round, nil, evidence))
 			}
 		}
 	}
 }
 
-func (x *session) broadcastOf(party, round int) []byte {
+func (x *session) broadcastOf(party int, r *rule) []byte {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, r := range x.protocol.inRound(round) {
-		if f := x.slots[party][r.code]; r.broadcast && f != nil {
-			return f.raw
-		}
+	if f := x.slots[party][r.code]; f != nil {
+		return f.raw
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/bnb-chain/tss-lib/v2/common"
 	"github.com/bnb-chain/tss-lib/v2/crypto"
@@ -23,15 +24,24 @@ import (
 type engine struct {
 	protocol *protocol
 	guard    *guard
-	ids      lib.SortedPartyIDs
 	self     int
-	party    lib.Party
-	out      chan lib.Message
+	ids      lib.SortedPartyIDs // of the members in role 0 or receiver
+	dealers  lib.SortedPartyIDs // of the members in role dealer
+	member   map[string]int     // party key to member of the session
+	sides    []side
 
 	// collect returns what the library finished, or nil.
 	collect func() any
 	// wipe overwrites the secrets the engine was given.
 	wipe func()
+}
+
+// side is one library party. A member that is in both committees of a resharing
+// has two; what one says to the other does not leave the engine.
+type side struct {
+	role  role
+	party lib.Party
+	out   chan lib.Message
 }
 
 // outgoing is a message of ours; to is -1 for a broadcast.
@@ -72,12 +82,24 @@ func newEngine(p *protocol, r Request, self int) (*engine, *lib.Parameters) {
 		m = r.M
 	}
 	params := lib.NewParameters(ellipticCurve(p.curve), lib.NewPeerContext(ids), ids[self], n, libThreshold(m))
-	return &engine{
-		protocol: p, ids: ids, self: self,
+	e := &engine{
+		protocol: p, ids: ids, self: self, member: map[string]int{},
 		guard: newGuard(p.curve, n, self, m),
-		out:   make(chan lib.Message, 4*n*(p.rounds+1)),
 		wipe:  func() {},
-	}, params
+	}
+	for i, id := range ids {
+		e.member[string(id.Key)] = i
+	}
+	return e, params
+}
+
+// newOut makes the channel of one library party.
+func (e *engine) newOut() chan lib.Message {
+	return make(chan lib.Message, 4*(len(e.ids)+len(e.dealers))*(e.protocol.rounds+1))
+}
+
+func (e *engine) add(as role, out chan lib.Message, party lib.Party) {
+	e.sides = append(e.sides, side{role: as, party: party, out: out})
 }
 
 func newECDSASign(p *protocol, r Request, self int, share *ecdsakeygen.LocalPartySaveData) (*engine, error) {
@@ -99,7 +121,8 @@ func newECDSASign(p *protocol, r Request, self int, share *ecdsakeygen.LocalPart
 		}
 	}
 	end := make(chan *common.SignatureData, 1)
-	e.party = ecdsasigning.NewLocalPartyWithKDD(digest, params, *share, delta, e.out, end, 32)
+	out := e.newOut()
+	e.add(0, out, ecdsasigning.NewLocalPartyWithKDD(digest, params, *share, delta, out, end, 32))
 	e.collect = func() any { return received1(end) }
 	e.wipe = func() { wipeInts(share.Xi) }
 	return e, nil
@@ -117,17 +140,20 @@ func newEdDSASign(p *protocol, r Request, self int, share *eddsakeygen.LocalPart
 		share.Xi.Add(share.Xi, delta).Mod(share.Xi, curveOrder(Ed25519))
 	}
 	end := make(chan *common.SignatureData, 1)
-	e.party = eddsasigning.NewLocalParty(new(big.Int).SetBytes(r.Digest), params, *share, e.out, end, len(r.Digest))
+	out := e.newOut()
+	e.add(0, out, eddsasigning.NewLocalParty(new(big.Int).SetBytes(r.Digest), params, *share, out, end, len(r.Digest)))
 	e.collect = func() any { return received1(end) }
 	e.wipe = func() { wipeInts(share.Xi) }
 	return e, nil
 }
 
-func newECDSAKeygen(p *protocol, r Request, self int, pp *ecdsakeygen.LocalPreParams) *engine {
+func newECDSAKeygen(p *protocol, r Request, self int, pp *ecdsakeygen.LocalPreParams, stored map[string]bool) *engine {
 	e, params := newEngine(p, r, self)
+	e.guard.stored = stored
 	e.guard.paillier[self], e.guard.nTilde[self] = pp.PaillierSK.N, pp.NTildei
 	end := make(chan *ecdsakeygen.LocalPartySaveData, 1)
-	e.party = ecdsakeygen.NewLocalParty(params, e.out, end, *pp)
+	out := e.newOut()
+	e.add(0, out, ecdsakeygen.NewLocalParty(params, out, end, *pp))
 	e.collect = func() any { return received1(end) }
 	return e
 }
@@ -135,7 +161,8 @@ func newECDSAKeygen(p *protocol, r Request, self int, pp *ecdsakeygen.LocalPrePa
 func newEdDSAKeygen(p *protocol, r Request, self int) *engine {
 	e, params := newEngine(p, r, self)
 	end := make(chan *eddsakeygen.LocalPartySaveData, 1)
-	e.party = eddsakeygen.NewLocalParty(params, e.out, end)
+	out := e.newOut()
+	e.add(0, out, eddsakeygen.NewLocalParty(params, out, end))
 	e.collect = func() any { return received1(end) }
 	return e
 }
@@ -173,29 +200,60 @@ func shiftPoints(c Curve, delta *big.Int, bigXj []*crypto.ECPoint, pub **crypto.
 }
 
 func (e *engine) start() ([]outgoing, error) {
-	if err := e.protect(e.party.Start); err != nil {
-		return nil, err
+	for _, s := range e.sides {
+		if err := e.protect(s.party.Start); err != nil {
+			return nil, err
+		}
 	}
 	return e.drain()
 }
 
+// id is how the library knows the sender of a message.
+func (e *engine) id(from int, r *rule) *lib.PartyID {
+	ids := e.ids
+	if r.role == dealer {
+		ids = e.dealers
+	}
+	for _, id := range ids {
+		if e.member[string(id.Key)] == from {
+			return id
+		}
+	}
+	return nil
+}
+
 // feed gives one message of a peer to the guard and then to the library.
 func (e *engine) feed(from int, r *rule, payload []byte) ([]outgoing, error) {
-	msg, err := parse(r, payload, e.ids[from])
+	id := e.id(from, r)
+	if id == nil {
+		return nil, violate("E4", "%s from a member without its role", r.name)
+	}
+	if !slices.ContainsFunc(e.sides, func(s side) bool { return r.to.of(s.role) }) {
+		return nil, nil // for the other committee: this member only compares it
+	}
+	msg, err := parse(r, payload, id)
 	if err != nil {
 		return nil, err
 	}
 	if err := r.check(e.guard, from, msg.Content()); err != nil {
 		return nil, err
 	}
-	err = e.protect(func() *lib.Error {
-		_, err := e.party.Update(msg)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	for _, s := range e.sides {
+		if !r.to.of(s.role) {
+			continue
+		}
+		if err := e.update(s, msg); err != nil {
+			return nil, err
+		}
 	}
 	return e.drain()
+}
+
+func (e *engine) update(s side, msg lib.ParsedMessage) error {
+	return e.protect(func() *lib.Error {
+		_, err := s.party.Update(msg)
+		return err
+	})
 }
 
 // protect calls into the library. The library returns *Error: assigned to an
@@ -211,10 +269,18 @@ func (e *engine) protect(f func() *lib.Error) (err error) {
 	if libErr == nil {
 		return nil
 	}
-	out := &libraryError{text: fmt.Sprintf("library, round %d: %.200v", libErr.Round(), libErr.Cause())}
+	cause := "no cause given" // a failed fac proof of a resharing
+	if libErr.Cause() != nil {
+		cause = libErr.Cause().Error()
+	}
+	out := &libraryError{text: fmt.Sprintf("library, round %d: %.200s", libErr.Round(), cause)}
 	for _, c := range libErr.Culprits() {
-		if c != nil && c.Index != e.self && c.Index >= 0 && c.Index < len(e.ids) {
-			out.culprits = append(out.culprits, c.Index)
+		if c == nil {
+			continue
+		}
+		// By key, not by index: a resharing has two parties of each index.
+		if i, ok := e.member[string(c.Key)]; ok && i != e.self {
+			out.culprits = append(out.culprits, i)
 		}
 	}
 	return out
@@ -223,29 +289,61 @@ func (e *engine) protect(f func() *lib.Error) (err error) {
 // drain takes what the library sent while it was called. It sends only then.
 func (e *engine) drain() ([]outgoing, error) {
 	var outs []outgoing
-	for {
-		select {
-		case m := <-e.out:
-			payload, routing, err := m.WireBytes()
-			if err != nil {
-				return nil, fmt.Errorf("encode own message: %w", err)
-			}
-			r := e.protocol.byURL[m.WireMsg().GetMessage().GetTypeUrl()]
-			if r == nil || r.broadcast != routing.IsBroadcast {
-				return nil, fmt.Errorf("library sent an unknown message %s", m.Type())
-			}
-			to := -1
-			if !r.broadcast {
-				if len(routing.To) != 1 {
-					return nil, errors.New("library sent a message to no single party")
+	for again := true; again; {
+		again = false
+		for _, s := range e.sides {
+			for len(s.out) > 0 {
+				again = true
+				o, err := e.take(s, <-s.out)
+				if err != nil {
+					return nil, err
 				}
-				to = routing.To[0].Index
+				if o.to == e.self {
+					continue // for our other side alone
+				}
+				outs = append(outs, o)
 			}
-			outs = append(outs, outgoing{rule: r, to: to, payload: payload})
-		default:
-			return outs, nil
 		}
 	}
+	return outs, nil
+}
+
+// take makes a message of one side fit to be sent, and gives it to the other
+// side of this member if that is meant too.
+func (e *engine) take(s side, m lib.Message) (outgoing, error) {
+	payload, routing, err := m.WireBytes()
+	if err != nil {
+		return outgoing{}, fmt.Errorf("encode own message: %w", err)
+	}
+	r := e.protocol.byURL[m.WireMsg().GetMessage().GetTypeUrl()]
+	if r == nil || r.broadcast != routing.IsBroadcast || r.role != s.role {
+		return outgoing{}, fmt.Errorf("library sent an unknown message %s", m.Type())
+	}
+	o := outgoing{rule: r, to: -1, payload: payload}
+	if !r.broadcast {
+		if len(routing.To) != 1 {
+			return outgoing{}, errors.New("library sent a message to no single party")
+		}
+		to, ok := e.member[string(routing.To[0].Key)]
+		if !ok {
+			return outgoing{}, errors.New("library sent a message to nobody here")
+		}
+		o.to = to
+	}
+	for _, other := range e.sides {
+		if other.role == s.role || !r.to.of(other.role) || o.to >= 0 && o.to != e.self {
+			continue
+		}
+		msg, err := parse(r, payload, routing.From)
+		if err != nil {
+			return outgoing{}, fmt.Errorf("own message: %w", err)
+		}
+		e.guard.own(msg.Content())
+		if err := e.update(other, msg); err != nil {
+			return outgoing{}, err
+		}
+	}
+	return o, nil
 }
 
 // wipeInts overwrites integers in memory, as well as a garbage-collected

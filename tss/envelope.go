@@ -24,7 +24,7 @@ type envelope struct {
 	Input   uint16    `cbor:"5,keyasint"`
 	Turn    uint16    `cbor:"6,keyasint"`
 	Round   uint8     `cbor:"7,keyasint"`
-	Role    uint8     `cbor:"8,keyasint"` // 0; resharing will need old and new
+	Role    uint8     `cbor:"8,keyasint"` // 0, but in a resharing: see role
 	Type    string    `cbor:"9,keyasint"`
 	From    PartyID   `cbor:"10,keyasint"`
 	To      []byte    `cbor:"11,keyasint"` // empty: broadcast
@@ -85,8 +85,8 @@ func openFrame(cluster [32]byte, from *PartyID, raw []byte) (*frame, error) {
 		return nil, refused("E5", "%s in a frame of %s", f.env.Type, r.name)
 	case len(f.env.Payload) > r.limit:
 		return nil, refused("E1", "payload of %d bytes, limit %d", len(f.env.Payload), r.limit)
-	case f.env.Role != 0:
-		return nil, refused("E4", "role %d", f.env.Role)
+	case f.env.Role != uint8(r.role):
+		return nil, refused("E4", "%s in role %d", r.name, f.env.Role)
 	case len(f.env.To) != 0 && len(f.env.To) != len(PartyID{}), r.broadcast != (len(f.env.To) == 0):
 		return nil, refused("E4", "%s to %d bytes of recipient", r.name, len(f.env.To))
 	case len(f.env.Seen) != 0 && len(f.env.Seen) != sha256.Size:

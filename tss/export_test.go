@@ -1,6 +1,9 @@
 package tss
 
-import "crypto/ed25519"
+import (
+	"crypto/ed25519"
+	"math/big"
+)
 
 // Tamper lets a test replace what a Signer is about to sign and send: message
 // name, recipient (-1: broadcast) and payload.
@@ -43,3 +46,6 @@ type Forged struct {
 
 // NameOf tells which message a frame carries.
 func NameOf(raw []byte) string { return rulesByCode[raw[0]].name }
+
+// PartyKeys returns the party keys of a request's parties, in order.
+func PartyKeys(r Request) []*big.Int { return partyIDs(r, sortParties(r)).Keys() }

@@ -7,6 +7,7 @@ import (
 
 	lib "github.com/bnb-chain/tss-lib/v2/tss"
 
+	"github.com/bnb-chain/tss-lib/v2/crypto"
 	"github.com/bnb-chain/tss-lib/v2/crypto/commitments"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -19,8 +20,7 @@ import (
 // never reaches the library.
 //
 // This file holds what all protocols share; the list of one protocol is in the
-// file named after it. Not in the list yet: K1 against stored epochs, K9–K11
-// (resharing), D5's naming of who sent a bad s_i, D6.
+// file named after it. Not in the list yet: D5's naming of who sent a bad s_i.
 
 // rule describes one message type of a protocol.
 type rule struct {
@@ -29,7 +29,11 @@ type rule struct {
 	url       string // type inside the library's own wrapper
 	round     int
 	broadcast bool
-	limit     int // bytes of payload
+	slot      int  // among the broadcasts of its round
+	role      role // of the sender, and
+	to        role // of the receivers; 0 outside of resharing
+	ack       bool // has no content
+	limit     int  // bytes of payload
 	check     func(g *guard, from int, m proto.Message) error
 }
 
@@ -71,7 +75,17 @@ type guard struct {
 	paillier []*big.Int // N of each party; keygen learns the others' from KG R1
 	nTilde   []*big.Int
 	commits  map[string][]*big.Int // by rule name, per party
-	opened   []string              // keygen: whole decommitted polynomial per party
+	opened   []string              // whole decommitted polynomial per party
+
+	// stored are the moduli of all KeyShares in the keystore: none serves twice.
+	stored map[string]bool
+
+	pub      *crypto.ECPoint   // resharing: the key by the ledger
+	ssid     []byte            // of the first dealer heard
+	ownSSID  bool              // that was this member
+	dealers  int               // how many
+	dealt    []*crypto.ECPoint // what each dealer's polynomial must begin with, nil where unknown
+	constant []*crypto.ECPoint // what it began with
 }
 
 func newGuard(c Curve, parties, self, m int) *guard {
@@ -79,6 +93,7 @@ func newGuard(c Curve, parties, self, m int) *guard {
 		curve: c, order: curveOrder(c), field: ellipticCurve(c).Params().P, m: m, self: self,
 		paillier: make([]*big.Int, parties), nTilde: make([]*big.Int, parties),
 		commits: map[string][]*big.Int{}, opened: make([]string, parties),
+		dealt: make([]*crypto.ECPoint, parties), constant: make([]*crypto.ECPoint, parties),
 	}
 }
 
@@ -97,6 +112,9 @@ func parse(r *rule, payload []byte, from *lib.PartyID) (lib.ParsedMessage, error
 		return nil, violate("A1", "content does not parse")
 	}
 	content := msg.Content()
+	if r.ack && len(wrapper.Value) > 0 {
+		return nil, violate("K11", "acknowledgement with %d bytes of content", len(wrapper.Value))
+	}
 	if len(wrapper.ProtoReflect().GetUnknown()) > 0 || len(content.ProtoReflect().GetUnknown()) > 0 {
 		return nil, violate("A1", "unknown fields")
 	}

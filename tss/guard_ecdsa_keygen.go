@@ -73,6 +73,20 @@ func checkKeygenR1(g *guard, from int, m *keygen.KGRound1Message) error {
 	if err := g.commitment("A2", "K1", from, m.GetCommitment()); err != nil {
 		return err
 	}
+	return g.moduli(from, m)
+}
+
+// moduliMessage is what keygen and resharing publish alike.
+type moduliMessage interface {
+	GetPaillierN() []byte
+	GetNTilde() []byte
+	GetH1() []byte
+	GetH2() []byte
+	GetDlnproof_1() [][]byte
+	GetDlnproof_2() [][]byte
+}
+
+func (g *guard) moduli(from int, m moduliMessage) error {
 	top := below(new(big.Int).Lsh(one, modulusBits))
 	n, err := number("K1", "N", m.GetPaillierN(), one, top)
 	if err != nil {
@@ -91,6 +105,9 @@ func checkKeygenR1(g *guard, from int, m *keygen.KGRound1Message) error {
 	if n.Cmp(nt) == 0 {
 		return violate("K1", "N and NTilde are equal")
 	}
+	if g.stored[string(n.Bytes())] || g.stored[string(nt.Bytes())] {
+		return violate("K1", "modulus of a stored epoch")
+	}
 	for j := range g.paillier {
 		for _, other := range []*big.Int{g.paillier[j], g.nTilde[j]} {
 			if j != from && other != nil && (other.Cmp(n) == 0 || other.Cmp(nt) == 0) {
@@ -98,19 +115,8 @@ func checkKeygenR1(g *guard, from int, m *keygen.KGRound1Message) error {
 			}
 		}
 	}
-	hi := new(big.Int).Sub(nt, two)
-	hs, err := numbers("K2", "h", [][]byte{m.GetH1(), m.GetH2()}, two, hi)
-	if err != nil {
+	if err := auditBases(nt, m.GetH1(), m.GetH2()); err != nil {
 		return err
-	}
-	if hs[0].Cmp(hs[1]) == 0 {
-		return violate("K2", "h1 and h2 are equal")
-	}
-	if err := units("K2", "h", nt, hs...); err != nil {
-		return err
-	}
-	if big.Jacobi(hs[0], nt) != 1 || big.Jacobi(hs[1], nt) != 1 {
-		return violate("K2", "h is not of Jacobi symbol 1")
 	}
 	for _, proof := range [][][]byte{m.GetDlnproof_1(), m.GetDlnproof_2()} {
 		if err := checkDLN(proof, nt, top); err != nil {
@@ -118,6 +124,25 @@ func checkKeygenR1(g *guard, from int, m *keygen.KGRound1Message) error {
 		}
 	}
 	g.paillier[from], g.nTilde[from] = n, nt
+	return nil
+}
+
+// auditBases is the stateless part of K2.
+func auditBases(nTilde *big.Int, h1, h2 []byte) error {
+	hi := new(big.Int).Sub(nTilde, two)
+	hs, err := numbers("K2", "h", [][]byte{h1, h2}, two, hi)
+	if err != nil {
+		return err
+	}
+	if hs[0].Cmp(hs[1]) == 0 {
+		return violate("K2", "h1 and h2 are equal")
+	}
+	if err := units("K2", "h", nTilde, hs...); err != nil {
+		return err
+	}
+	if big.Jacobi(hs[0], nTilde) != 1 || big.Jacobi(hs[1], nTilde) != 1 {
+		return violate("K2", "h is not of Jacobi symbol 1")
+	}
 	return nil
 }
 
@@ -149,7 +174,11 @@ func checkKeygenR2P2P(g *guard, from int, m *keygen.KGRound2Message1) error {
 	if _, err := g.scalar("K5", "share", m.GetShare()); err != nil {
 		return err
 	}
-	proof := m.GetFacProof()
+	return g.facProof(from, m.GetFacProof())
+}
+
+// facProof is K4.
+func (g *guard) facProof(from int, proof [][]byte) error {
 	if len(proof) != facproof.ProofFacBytesParts {
 		return violate("K4", "fac proof of %d parts", len(proof))
 	}
@@ -183,8 +212,12 @@ func checkKeygenR2(g *guard, from int, m *keygen.KGRound2Message2) error {
 	if err := g.polynomial("K6", "K1", from, m.GetDeCommitment()); err != nil {
 		return err
 	}
+	return g.modProof(from, m.GetModProof())
+}
+
+// modProof is K3.
+func (g *guard) modProof(from int, proof [][]byte) error {
 	const k = modproof.Iterations
-	proof := m.GetModProof()
 	if len(proof) != modproof.ProofModBytesParts {
 		return violate("K3", "mod proof of %d parts", len(proof))
 	}

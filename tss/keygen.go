@@ -1,6 +1,7 @@
 package tss
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -37,7 +38,7 @@ func (s *Signer) Keygen(ctx context.Context, r Request) (KeygenResult, error) {
 	if err := r.check(s.self, s.cfg.Cluster); err != nil {
 		return out, fmt.Errorf("keygen: %w", err)
 	}
-	r.Parties = sortParties(r)
+	r = r.sorted()
 	if r.Deadline <= 0 {
 		r.Deadline = keygenDeadline(r)
 	}
@@ -46,13 +47,13 @@ func (s *Signer) Keygen(ctx context.Context, r Request) (KeygenResult, error) {
 		return out, fmt.Errorf("keygen: %w", err)
 	}
 	if r.Key.Curve == Secp256k1 {
-		n, err := s.cfg.Keystore.PreParams()
-		if err != nil {
+		if err := s.havePreParams(); err != nil {
 			return out, fmt.Errorf("keygen: %w", err)
 		}
-		if n == 0 {
-			return out, fmt.Errorf("keygen: %w", ErrNoPreParams)
-		}
+	}
+	stored, err := s.storedModuli()
+	if err != nil {
+		return out, fmt.Errorf("keygen: %w", err)
 	}
 	v, x, err := s.session(ctx, r, protocol, func(self int) (*engine, error) {
 		if r.Key.Curve == Ed25519 {
@@ -62,29 +63,71 @@ func (s *Signer) Keygen(ctx context.Context, r Request) (KeygenResult, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newECDSAKeygen(protocol, r, self, pp), nil
+		return newECDSAKeygen(protocol, r, self, pp, stored), nil
 	})
 	if err != nil {
 		return out, fmt.Errorf("keygen of %s try %d: %w", r.Key.ID, r.Try, err)
 	}
-	share, err := acceptKey(r, slices.Index(r.Parties, s.self), x.transcript(), v)
+	return s.stage(r, x, v, stored)
+}
+
+// stage accepts what the library made, and stores it.
+func (s *Signer) stage(r Request, x *session, v any, stored map[string]bool) (KeygenResult, error) {
+	share, err := acceptKey(r, slices.Index(r.Parties, s.self), x.transcript(), v, stored)
 	if err != nil {
-		return out, x.suspect(protocol.rounds, Failed, err.Error(), x.others()...)
+		return KeygenResult{}, x.suspect(x.protocol.rounds, Failed, err.Error(), x.others()...)
 	}
 	defer share.Wipe()
 	if err := s.cfg.Keystore.StageKeyShare(share); err != nil {
-		return out, fmt.Errorf("keygen of %s try %d: %w", r.Key.ID, r.Try, err)
+		return KeygenResult{}, fmt.Errorf("%s of %s epoch %d try %d: %w", r.Kind, r.Key.ID, r.Epoch, r.Try, err)
 	}
 	s.log.Info("key share staged", "session", r.Session, "key", r.Key.ID, "epoch", r.Epoch, "try", r.Try)
 	return KeygenResult{ID: share.ID, Pub: share.Pub, TranscriptHash: share.Transcript}, nil
 }
 
+func (s *Signer) havePreParams() error {
+	n, err := s.cfg.Keystore.PreParams()
+	if err == nil && n == 0 {
+		err = ErrNoPreParams
+	}
+	return err
+}
+
+// storedModuli are the Paillier N and NTilde of every KeyShare in the keystore,
+// whatever its key, epoch and state: none may come again (K1). A share that
+// does not load is left out; it is the keystore's to report.
+func (s *Signer) storedModuli() (map[string]bool, error) {
+	infos, err := s.cfg.Keystore.Shares()
+	if err != nil {
+		return nil, err
+	}
+	stored := map[string]bool{}
+	for _, info := range infos {
+		if info.Err != nil || Curve(info.Curve) != Secp256k1 {
+			continue
+		}
+		k, _, err := s.cfg.Keystore.KeyShare(info.ID)
+		if err != nil {
+			continue
+		}
+		if d, err := decodeECDSA(&k, s.cfg.Cluster); err == nil {
+			for i := range d.NTildej {
+				stored[string(d.NTildej[i].Bytes())] = true
+				stored[string(d.PaillierPKs[i].N.Bytes())] = true
+			}
+			wipeECDSA(d)
+		}
+		k.Wipe()
+	}
+	return stored, nil
+}
+
 // acceptKey checks what the library made and packs it.
-func acceptKey(r Request, self int, transcript [32]byte, v any) (keystore.KeyShare, error) {
+func acceptKey(r Request, self int, transcript [32]byte, v any, stored map[string]bool) (keystore.KeyShare, error) {
 	var pub *crypto.ECPoint
 	switch d := v.(type) {
 	case *ecdsakeygen.LocalPartySaveData:
-		if err := acceptECDSA(d, self, r.M); err != nil {
+		if err := acceptECDSA(d, self, r.M, stored); err != nil {
 			return keystore.KeyShare{}, err
 		}
 		pub = d.ECDSAPub
@@ -95,6 +138,9 @@ func acceptKey(r Request, self int, transcript [32]byte, v any) (keystore.KeySha
 		pub = d.EDDSAPub
 	default:
 		return keystore.KeyShare{}, fmt.Errorf("library returned a %T", v)
+	}
+	if r.Kind == Reshare && !bytes.Equal(compressed(r.Key.Curve, pub), r.From.Pub) {
+		return keystore.KeyShare{}, errors.New("resharing gave another public key")
 	}
 	share, err := encodeShare(r, pub, transcript, v)
 	if err != nil {

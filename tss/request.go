@@ -28,8 +28,9 @@ func (s SessionID) String() string { return hex.EncodeToString(s[:8]) }
 type Kind uint8
 
 const (
-	Sign   Kind = 1
-	Keygen Kind = 2
+	Sign    Kind = 1
+	Keygen  Kind = 2
+	Reshare Kind = 3
 )
 
 func (k Kind) String() string {
@@ -38,6 +39,8 @@ func (k Kind) String() string {
 		return "sign"
 	case Keygen:
 		return "keygen"
+	case Reshare:
+		return "reshare"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -64,20 +67,32 @@ type Request struct {
 	Kind    Kind
 	Key     KeyID
 	Epoch   uint64 // of the KeyShares used or made
-	Try     uint64 // of the keygen that makes, or made, them
+	Try     uint64 // of the keygen or resharing that makes, or made, them
 	Staged  bool   // Sign: a test signature, whose KeyShare may still be staged
 	At      [32]byte
 	Batch   uint64
 	Attempt uint64
 	Input   uint16
 	Turn    uint16
-	Tweak   [32]byte  // Sign: big-endian additive scalar; zero = master key
-	Parties []PartyID // Sign: exactly m; Keygen: all members. Any order
-	M       int       // Keygen: SigningThreshold of the new key
-	Digest  []byte    // ECDSA: 32 bytes. Ed25519: the whole message. Keygen: empty
+	Tweak   [32]byte   // Sign: big-endian additive scalar; zero = master key
+	Parties []PartyID  // Sign: exactly m; Keygen, Reshare: all members of Epoch. Any order
+	M       int        // Keygen, Reshare: SigningThreshold of the KeyShares made
+	From    Generation // Reshare: the KeyShares dealt from
+	Digest  []byte     // ECDSA: 32 bytes. Ed25519: the whole message. Sign only
 	// Deadline counts from the moment all joined; 0 means the default of the
 	// kind and curve.
 	Deadline time.Duration
+}
+
+// Generation is a key's KeyShares of one epoch, as a resharing deals from them.
+type Generation struct {
+	Epoch uint64
+	Try   uint64
+	M     int // its SigningThreshold
+	// Holders are the members of it that deal: M or more, in any order. Every
+	// one of them is needed, so more than M make a resharing more fragile.
+	Holders []PartyID
+	Pub     []byte // the key's public key by the ledger, compressed
 }
 
 // Signature is a finished signature. Ed25519: R, S as on the wire.
@@ -90,11 +105,11 @@ type Signature struct {
 // Bytes is R‖S.
 func (s Signature) Bytes() []byte { return append(bytes.Clone(s.R[:]), s.S[:]...) }
 
-// KeygenResult says what was made. The KeyShare itself is staged in the
-// keystore as ID.
+// KeygenResult says what a keygen or a resharing made. The KeyShare itself is
+// staged in the keystore as ID.
 type KeygenResult struct {
-	ID             keystore.ShareID
-	Pub            []byte // compressed, as on the chains
+	ID             keystore.ShareID // empty: this member dealt and holds none of the new epoch
+	Pub            []byte           // compressed, as on the chains
 	TranscriptHash [32]byte
 }
 
@@ -104,6 +119,8 @@ const (
 	maxMessage = 64 << 10
 	// maxParties: cost grows with m(m-1), and ten is the most the spec allows.
 	maxParties = 10
+	// maxMembers of a session: a resharing has two sets of parties.
+	maxMembers = 2 * maxParties
 )
 
 // SessionName computes the name of r (spec: signing §2). At makes members whose
@@ -111,6 +128,11 @@ const (
 // compute different names.
 func SessionName(r Request) SessionID {
 	digest := sha256.Sum256(r.Digest)
+	if r.Kind == Reshare {
+		// Who deals, from what and to which threshold stand where a signature
+		// has its digest.
+		digest = sha256.Sum256(encode([]any{r.From.Epoch, r.From.Try, r.From.M, sortHolders(r), r.From.Pub, r.Try, r.M}))
+	}
 	body := encode([]any{
 		r.Cluster, uint8(r.Kind), []any{r.Key.ID, string(r.Key.Curve)}, r.Epoch, r.At,
 		r.Batch, r.Attempt, r.Input, r.Turn, digest, r.Tweak, sortParties(r),
@@ -132,16 +154,57 @@ func partyKey(cluster [32]byte, key string, epoch uint64, member PartyID, order 
 }
 
 // sortParties returns the parties in order of their party keys.
-func sortParties(r Request) []PartyID {
-	ps := slices.Clone(r.Parties)
+func sortParties(r Request) []PartyID { return sortByKey(r, r.Epoch, r.Parties) }
+
+// sortHolders returns the dealers of a resharing in order of their party keys.
+func sortHolders(r Request) []PartyID { return sortByKey(r, r.From.Epoch, r.From.Holders) }
+
+func sortByKey(r Request, epoch uint64, members []PartyID) []PartyID {
+	ps := slices.Clone(members)
 	order := curveOrder(r.Key.Curve)
 	if order == nil {
 		return ps
 	}
 	slices.SortFunc(ps, func(a, b PartyID) int {
-		return partyKey(r.Cluster, r.Key.ID, r.Epoch, a, order).Cmp(partyKey(r.Cluster, r.Key.ID, r.Epoch, b, order))
+		return partyKey(r.Cluster, r.Key.ID, epoch, a, order).Cmp(partyKey(r.Cluster, r.Key.ID, epoch, b, order))
 	})
 	return ps
+}
+
+// sorted returns r with its members in order of their party keys.
+func (r Request) sorted() Request {
+	r.Parties = sortParties(r)
+	if r.Kind == Reshare {
+		r.From.Holders = sortHolders(r)
+	}
+	return r
+}
+
+// members of the session of a sorted request: its parties and, in a resharing,
+// the dealers that are not among them.
+func (r Request) members() []PartyID {
+	ms := slices.Clone(r.Parties)
+	for _, h := range r.From.Holders {
+		if !slices.Contains(r.Parties, h) {
+			ms = append(ms, h)
+		}
+	}
+	return ms
+}
+
+// rolesOf says in which roles a member takes part.
+func (r Request) rolesOf(p PartyID) role {
+	if r.Kind != Reshare {
+		return 0
+	}
+	var as role
+	if slices.Contains(r.From.Holders, p) {
+		as |= dealer
+	}
+	if slices.Contains(r.Parties, p) {
+		as |= receiver
+	}
+	return as
 }
 
 // check refuses a request that no session could be run for. These are mistakes
@@ -156,7 +219,7 @@ func (r Request) check(self PartyID, cluster [32]byte) error {
 		return fmt.Errorf("unknown curve %q", r.Key.Curve)
 	case len(r.Parties) < 2 || len(r.Parties) > maxParties:
 		return fmt.Errorf("%d parties, want 2 to %d", len(r.Parties), maxParties)
-	case !slices.Contains(r.Parties, self):
+	case !slices.Contains(r.members(), self):
 		return errors.New("this node is no party of the session")
 	case r.Session != SessionName(r):
 		return errors.New("session is not named after its request")
@@ -171,15 +234,51 @@ func (r Request) check(self PartyID, cluster [32]byte) error {
 	case Sign:
 		return r.checkSign()
 	case Keygen:
-		if r.M < 2 || r.M > len(r.Parties) {
-			return fmt.Errorf("signing threshold %d of %d parties", r.M, len(r.Parties))
-		}
-		if len(r.Digest) != 0 || r.Tweak != [32]byte{} {
-			return errors.New("a keygen has neither digest nor tweak")
-		}
-		return nil
+		return r.checkMade()
+	case Reshare:
+		return errors.Join(r.checkMade(), r.checkFrom())
 	}
 	return fmt.Errorf("unknown kind %d", r.Kind)
+}
+
+// checkMade is what keygen and resharing have in common.
+func (r Request) checkMade() error {
+	switch {
+	case r.M < 2 || r.M > len(r.Parties):
+		return fmt.Errorf("signing threshold %d of %d parties", r.M, len(r.Parties))
+	case len(r.Digest) != 0 || r.Tweak != [32]byte{}:
+		return fmt.Errorf("a %s has neither digest nor tweak", r.Kind)
+	}
+	return nil
+}
+
+func (r Request) checkFrom() error {
+	f := r.From
+	switch {
+	case f.Epoch >= r.Epoch:
+		// Epoch numbers never repeat, and equal ones would give equal party keys.
+		return fmt.Errorf("reshare epoch %d from epoch %d", r.Epoch, f.Epoch)
+	case f.M < 2 || len(f.Holders) < f.M || len(f.Holders) > maxParties:
+		return fmt.Errorf("%d dealers for signing threshold %d", len(f.Holders), f.M)
+	case len(f.Pub) == 0:
+		return errors.New("a resharing without the public key")
+	}
+	// The library takes one key in both committees, or zero, without a word.
+	taken := map[string]bool{"0": true}
+	order := curveOrder(r.Key.Curve)
+	for _, g := range []struct {
+		epoch   uint64
+		members []PartyID
+	}{{f.Epoch, f.Holders}, {r.Epoch, r.Parties}} {
+		for _, p := range g.members {
+			k := partyKey(r.Cluster, r.Key.ID, g.epoch, p, order).String()
+			if taken[k] {
+				return fmt.Errorf("party %s doubled, or without a usable party key", p)
+			}
+			taken[k] = true
+		}
+	}
+	return nil
 }
 
 func (r Request) checkSign() error {

@@ -19,7 +19,9 @@ import (
 // everything else, so messages of a party are never fed concurrently.
 type session struct {
 	s        *Signer
-	r        Request // Parties in order of their party keys
+	r        Request   // sorted
+	parties  []PartyID // all members of the session
+	roles    []role    // of each
 	protocol *protocol
 	self     int
 	index    map[PartyID]int
@@ -41,8 +43,9 @@ type session struct {
 	// Owned by run.
 	round    int
 	fed      []map[byte]bool
-	hashes   map[int][][32]byte // broadcasts by round and party
-	own      map[int][]byte     // our broadcast by round
+	hashes   map[int][][32]byte // broadcasts by round, slot and party
+	own      map[byte][]byte    // our broadcasts by type
+	pending  []outgoing         // of the next round
 	disputes map[int]bool       // parties whose echo differs from ours
 	dispute  <-chan time.Time
 	outcome  any
@@ -62,18 +65,20 @@ const (
 )
 
 func newSession(s *Signer, r Request, p *protocol, self int) *session {
-	n := len(r.Parties)
+	parties := r.members()
+	n := len(parties)
 	x := &session{
-		s: s, r: r, protocol: p, self: self, index: map[PartyID]int{},
+		s: s, r: r, parties: parties, roles: make([]role, n), protocol: p, self: self, index: map[PartyID]int{},
 		joined: make([]bool, n), reply: make([]bool, n),
 		slots: make([]map[byte]*frame, n), echoes: make([]*frame, n), spent: make([]int, n),
 		wake: make(chan struct{}, 1), failed: make(chan struct{}),
-		round: 1, fed: make([]map[byte]bool, n), hashes: map[int][][32]byte{}, own: map[int][]byte{},
+		round: 1, fed: make([]map[byte]bool, n), hashes: map[int][][32]byte{}, own: map[byte][]byte{},
 		disputes: map[int]bool{}, out: make([]*outbox, n),
 	}
 	x.joined[self] = true
-	for i, p := range r.Parties {
+	for i, p := range parties {
 		x.index[p] = i
+		x.roles[i] = r.rolesOf(p)
 		x.slots[i], x.fed[i] = map[byte]*frame{}, map[byte]bool{}
 		if i != self {
 			x.out[i] = s.newOutbox(p)
@@ -90,7 +95,7 @@ func (x *session) accept(f *frame) error {
 	if !party || from == x.self {
 		return refused("E4", "%s is no other party of session %s", e.From, e.Session)
 	}
-	if len(e.To) != 0 && !bytes.Equal(e.To, x.r.Parties[x.self][:]) {
+	if len(e.To) != 0 && !bytes.Equal(e.To, x.parties[x.self][:]) {
 		return refused("E4", "for another party")
 	}
 	x.mu.Lock()
@@ -125,8 +130,11 @@ func (x *session) accept(f *frame) error {
 			x.failLocked(x.proven(from, int(e.Round), "E5", f.rule.name+" in a session of "+x.protocol.name, f.raw))
 			return nil
 		}
-		if f.rule.round > x.emitted+1 {
-			// An honest party needs our round r before it sends r+1.
+		if !f.rule.role.of(x.roles[from]) || !f.rule.broadcast && !f.rule.to.of(x.roles[x.self]) {
+			x.failLocked(x.proven(from, int(e.Round), "E4", f.rule.name+" between members without its roles", f.raw))
+			return nil
+		}
+		if f.rule.round > x.aheadLocked() {
 			return refused("E5", "%s two rounds ahead", f.rule.name)
 		}
 		switch first := x.slots[from][f.rule.code]; {
@@ -141,6 +149,22 @@ func (x *session) accept(f *frame) error {
 	return nil
 }
 
+// aheadLocked is the last round in which an honest party can be: everybody needs
+// our message of round r before it sends r+1.
+func (x *session) aheadLocked() int {
+	for round := x.emitted + 1; round < x.protocol.rounds; round++ {
+		if len(x.protocol.inRound(round, x.roles[x.self], dealer|receiver)) > 0 {
+			return round
+		}
+	}
+	return x.protocol.rounds
+}
+
+// inRound lists the types that party i sends us in a round.
+func (x *session) inRound(round, i int) []*rule {
+	return x.protocol.inRound(round, x.roles[i], x.roles[x.self])
+}
+
 func (x *session) signal() {
 	select {
 	case x.wake <- struct{}{}:
@@ -148,9 +172,9 @@ func (x *session) signal() {
 	}
 }
 
-// lost is told that the transport lost a party. A keygen that is still being
-// joined goes on waiting: all n members must come anyway, and the window is
-// long.
+// lost is told that the transport lost a party. A keygen or resharing that is
+// still being joined goes on waiting: all members must come anyway, and the
+// window is long.
 func (x *session) lost(p PartyID) {
 	i, party := x.index[p]
 	if !party || i == x.self {
@@ -158,11 +182,11 @@ func (x *session) lost(p PartyID) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.started && x.r.Kind == Keygen {
+	if !x.started && x.r.Kind != Sign {
 		x.joined[i] = false
 		return
 	}
-	if len(x.slots[i]) == len(x.protocol.rules) {
+	if len(x.slots[i]) == x.protocol.expects(x.roles[i], x.roles[x.self]) {
 		return // it has nothing more to say
 	}
 	x.failLocked(x.suspect(x.emitted, Disconnected, "", i))
@@ -189,7 +213,7 @@ func (x *session) failure() error {
 
 func (x *session) proven(from, round int, check, detail string, evidence ...[]byte) *Blame {
 	return &Blame{
-		Session: x.r.Session, Culprits: []PartyID{x.r.Parties[from]}, Proven: true, Round: round,
+		Session: x.r.Session, Culprits: []PartyID{x.parties[from]}, Proven: true, Round: round,
 		Reason: Malformed, Check: check, Detail: detail, Evidence: evidence,
 	}
 }
@@ -203,7 +227,7 @@ func (x *session) equivocation(from, round int, first, second []byte) *Blame {
 func (x *session) suspect(round int, why Reason, detail string, parties ...int) *Blame {
 	b := &Blame{Session: x.r.Session, Round: round, Reason: why, Detail: detail}
 	for _, i := range parties {
-		b.Culprits = append(b.Culprits, x.r.Parties[i])
+		b.Culprits = append(b.Culprits, x.parties[i])
 	}
 	return b
 }
@@ -211,12 +235,17 @@ func (x *session) suspect(round int, why Reason, detail string, parties ...int) 
 // others lists all parties but this one.
 func (x *session) others() []int {
 	var out []int
-	for i := range x.r.Parties {
+	for i := range x.parties {
 		if i != x.self {
 			out = append(out, i)
 		}
 	}
 	return out
+}
+
+// othersIn lists the other parties that have a role.
+func (x *session) othersIn(as role) []int {
+	return slices.DeleteFunc(x.others(), func(i int) bool { return !as.of(x.roles[i]) })
 }
 
 // run carries the session from the join exchange to the library's result.
@@ -283,7 +312,7 @@ func (x *session) missing() []int {
 	defer x.mu.Unlock()
 	var out []int
 	for _, i := range x.others() {
-		for _, r := range x.protocol.inRound(x.round) {
+		for _, r := range x.inRound(x.round, i) {
 			if x.slots[i][r.code] == nil {
 				out = append(out, i)
 				break
@@ -360,7 +389,7 @@ func (x *session) step(ctx context.Context, e *engine) (progress bool, err error
 	}
 	var ready []*frame
 	for _, i := range x.others() {
-		for _, r := range x.protocol.inRound(x.round) {
+		for _, r := range x.inRound(x.round, i) {
 			if f := x.slots[i][r.code]; f != nil && !x.fed[i][r.code] {
 				ready = append(ready, f)
 			}
@@ -378,14 +407,23 @@ func (x *session) step(ctx context.Context, e *engine) (progress bool, err error
 		for _, f := range ready {
 			from := x.index[f.env.From]
 			if f.rule.broadcast { // before feeding: what we answer echoes it
-				x.recordBroadcast(f.rule.round, from, f.hash)
+				x.recordBroadcast(f.rule, from, f.hash)
 			}
-			if err := x.emit(e.feed(from, f.rule, f.env.Payload)); err != nil {
+			outs, err := e.feed(from, f.rule, f.env.Payload)
+			if err != nil {
 				return x.blameFor(from, f, err)
 			}
+			x.pending = append(x.pending, outs...)
 			x.fed[from][f.rule.code] = true
 		}
-		return nil
+		if !x.roundComplete() {
+			return nil
+		}
+		// Only now are all broadcasts known that the next round echoes: a dealer
+		// answers before it has those that receivers send one another.
+		outs := x.pending
+		x.pending = nil
+		return x.emit(outs, nil)
 	})
 	if err != nil {
 		return false, err
@@ -403,10 +441,15 @@ func (x *session) step(ctx context.Context, e *engine) (progress bool, err error
 // blameFor says what an error of the engine means for who sent the frame.
 func (x *session) blameFor(from int, f *frame, err error) error {
 	var bad *violation
+	var who *unclear
 	var gaveUp *libraryError
 	switch {
 	case errors.As(err, &bad):
 		return x.proven(from, f.rule.round, bad.check, bad.detail, f.raw)
+	case errors.As(err, &who):
+		b := x.suspect(f.rule.round, Failed, who.detail, x.othersIn(who.from)...)
+		b.Check = who.check
+		return b
 	case errors.As(err, &gaveUp):
 		suspects := gaveUp.culprits
 		if len(suspects) == 0 {
@@ -417,16 +460,16 @@ func (x *session) blameFor(from int, f *frame, err error) error {
 	return err
 }
 
-func (x *session) recordBroadcast(round, party int, hash [32]byte) {
-	if x.hashes[round] == nil {
-		x.hashes[round] = make([][32]byte, len(x.r.Parties))
+func (x *session) recordBroadcast(r *rule, party int, hash [32]byte) {
+	if x.hashes[r.round] == nil {
+		x.hashes[r.round] = make([][32]byte, len(x.parties)*len(x.protocol.broadcasts(r.round)))
 	}
-	x.hashes[round][party] = hash
+	x.hashes[r.round][r.slot*len(x.parties)+party] = hash
 }
 
 func (x *session) roundComplete() bool {
 	for _, i := range x.others() {
-		for _, r := range x.protocol.inRound(x.round) {
+		for _, r := range x.inRound(x.round, i) {
 			if !x.fed[i][r.code] {
 				return false
 			}
@@ -468,12 +511,12 @@ func (x *session) emit(outs []outgoing, err error) error {
 			continue
 		}
 		raw := x.seal(o.rule, -1, o.rule.round, seen, o.payload)
-		f, err := openFrame(x.r.Cluster, &x.r.Parties[x.self], raw)
+		f, err := openFrame(x.r.Cluster, &x.parties[x.self], raw)
 		if err != nil {
 			return fmt.Errorf("own broadcast: %w", err)
 		}
-		x.recordBroadcast(o.rule.round, x.self, f.hash)
-		x.own[o.rule.round] = raw
+		x.recordBroadcast(o.rule, x.self, f.hash)
+		x.own[o.rule.code] = raw
 		for _, i := range x.others() {
 			x.send(i, raw)
 		}
@@ -484,18 +527,18 @@ func (x *session) emit(outs []outgoing, err error) error {
 func (x *session) seal(r *rule, to, round int, seen, payload []byte) []byte {
 	env := envelope{
 		Session: x.r.Session, Epoch: x.r.Epoch, Batch: x.r.Batch, Attempt: x.r.Attempt,
-		Input: x.r.Input, Turn: x.r.Turn, Round: uint8(round),
-		From: x.r.Parties[x.self], Seen: seen, Payload: payload,
+		Input: x.r.Input, Turn: x.r.Turn, Round: uint8(round), Role: uint8(r.role),
+		From: x.parties[x.self], Seen: seen, Payload: payload,
 	}
 	if to >= 0 {
-		env.To = x.r.Parties[to][:]
+		env.To = x.parties[to][:]
 	}
 	return sealFrame(x.s.cfg.Identity, x.r.Cluster, r, env)
 }
 
 func (x *session) send(to int, raw []byte) {
 	if !x.out[to].put(raw) {
-		x.s.log.Warn("session queue to a party is full", "session", x.r.Session, "party", x.r.Parties[to])
+		x.s.log.Warn("session queue to a party is full", "session", x.r.Session, "party", x.parties[to])
 	}
 }
 

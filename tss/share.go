@@ -47,6 +47,14 @@ func decodeEdDSA(k *keystore.KeyShare, cluster [32]byte) (*eddsakeygen.LocalPart
 	return d, checkShare(k, cluster, d.Ks, d.BigXj, d.EDDSAPub, d.Xi, d.ShareID)
 }
 
+// wipeECDSA overwrites the secrets of a decoded share in memory.
+func wipeECDSA(d *ecdsakeygen.LocalPartySaveData) {
+	wipeInts(d.Xi, d.P, d.Q, d.Alpha, d.Beta)
+	if sk := d.PaillierSK; sk != nil {
+		wipeInts(sk.LambdaN, sk.PhiN, sk.P, sk.Q)
+	}
+}
+
 // decodeShare returns the library's struct of the share's curve.
 func decodeShare(k *keystore.KeyShare, cluster [32]byte) (any, error) {
 	if Curve(k.Curve) == Ed25519 {
@@ -135,12 +143,15 @@ func takePreParams(k *keystore.Keystore) (*ecdsakeygen.LocalPreParams, error) {
 
 // acceptECDSA and acceptEdDSA are the local half of a new key's acceptance
 // (spec: signing §6, check 1).
-func acceptECDSA(d *ecdsakeygen.LocalPartySaveData, self, m int) error {
+func acceptECDSA(d *ecdsakeygen.LocalPartySaveData, self, m int, stored map[string]bool) error {
 	var moduli []*big.Int
 	for i := range d.Ks {
 		for _, n := range []*big.Int{paillierN(d.PaillierPKs[i]), d.NTildej[i]} {
 			if n == nil || n.BitLen() != modulusBits || n.Bit(0) == 0 {
 				return fmt.Errorf("modulus of party %d is not odd and of %d bits", i, modulusBits)
+			}
+			if stored[string(n.Bytes())] {
+				return fmt.Errorf("modulus of party %d served an older key share", i)
 			}
 			for _, other := range moduli {
 				if other.Cmp(n) == 0 {
@@ -198,28 +209,36 @@ func acceptPoints(c Curve, ks []*big.Int, bigXj []*crypto.ECPoint, pub *crypto.E
 func interpolate(ks []*big.Int, points []*crypto.ECPoint, order *big.Int) (*crypto.ECPoint, error) {
 	var sum *crypto.ECPoint
 	for i := range ks {
-		num, den := big.NewInt(1), big.NewInt(1)
-		for j := range ks {
-			if j == i {
-				continue
-			}
-			num.Mul(num, ks[j]).Mod(num, order)
-			diff := new(big.Int).Sub(ks[j], ks[i])
-			den.Mul(den, diff).Mod(den, order)
+		w, err := lagrange(ks, i, order)
+		if err != nil {
+			return nil, err
 		}
-		inv := new(big.Int).ModInverse(den, order)
-		if inv == nil {
-			return nil, errors.New("two equal party keys")
-		}
-		term := points[i].ScalarMult(num.Mul(num, inv).Mod(num, order))
+		term := points[i].ScalarMult(w)
 		if sum == nil {
 			sum = term
 			continue
 		}
-		var err error
 		if sum, err = sum.Add(term); err != nil {
 			return nil, err
 		}
 	}
 	return sum, nil
+}
+
+// lagrange is the weight at 0 of the i-th of the points at ks.
+func lagrange(ks []*big.Int, i int, order *big.Int) (*big.Int, error) {
+	num, den := big.NewInt(1), big.NewInt(1)
+	for j := range ks {
+		if j == i {
+			continue
+		}
+		num.Mul(num, ks[j]).Mod(num, order)
+		diff := new(big.Int).Sub(ks[j], ks[i])
+		den.Mul(den, diff).Mod(den, order)
+	}
+	inv := new(big.Int).ModInverse(den, order)
+	if inv == nil {
+		return nil, errors.New("two equal party keys")
+	}
+	return num.Mul(num, inv).Mod(num, order), nil
 }

@@ -31,7 +31,7 @@ func (s *Signer) Sign(ctx context.Context, r Request) (Signature, error) {
 	if err := r.check(s.self, s.cfg.Cluster); err != nil {
 		return sig, fmt.Errorf("sign: %w", err)
 	}
-	r.Parties = sortParties(r)
+	r = r.sorted()
 	if r.Deadline <= 0 {
 		r.Deadline = defaultECDSADeadline
 		if r.Key.Curve == Ed25519 {

@@ -255,7 +255,7 @@ func (s *Signer) liveLocked() []*session {
 
 // session runs one session: the joined line first, then the exchange.
 func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func(self int) (*engine, error)) (v any, x *session, err error) {
-	self := slices.Index(r.Parties, s.self)
+	self := slices.Index(r.members(), s.self)
 	if err := s.reserve(r.Session); err != nil {
 		return nil, nil, err
 	}
@@ -356,7 +356,7 @@ func (s *Signer) cpu(r Request) *cpuQueue {
 }
 
 func (s *Signer) joinWait(k Kind) time.Duration {
-	if k == Keygen {
+	if k != Sign {
 		return s.cfg.KeygenJoinWait
 	}
 	return s.cfg.JoinWait
@@ -372,10 +372,10 @@ func (s *Signer) stepTook(d time.Duration) {
 
 // silence is how long a party may be mute. It grows with the number of live
 // sessions: behind older ones a party waits for its processor, as we would. A
-// keygen has its deadline alone: a party that verifies proofs is mute for as
+// keygen or resharing has its deadline alone: a party that verifies proofs is mute for as
 // long as its machine takes.
 func (s *Signer) silence(r Request) time.Duration {
-	if r.Kind == Keygen {
+	if r.Kind != Sign {
 		return r.Deadline
 	}
 	s.mu.Lock()
