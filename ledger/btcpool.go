@@ -188,6 +188,7 @@ func (x *execution) planBoosted() {
 			pending = append(pending, x.s.Outflows.at(id))
 		}
 	}
+	pending = x.boostedNow(pending)
 	for len(pending) > 0 {
 		var have, want uint64
 		for _, k := range x.s.spareCoins(pool.Address) {

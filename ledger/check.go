@@ -50,6 +50,9 @@ func (s *State) Check() error {
 	if err := s.checkIdle(); err != nil {
 		return err
 	}
+	if err := s.checkCaps(); err != nil {
+		return err
+	}
 	if err := s.checkTiers(); err != nil {
 		return err
 	}

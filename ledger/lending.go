@@ -146,6 +146,11 @@ func (s *State) payDebt(id AccountID, pool string, amount fixed.Int) (burnt, pai
 
 // claim takes the whole suspense entry of an account out (spec: lending §6.3).
 func (s *State) claim(id AccountID, asset string) (amount fixed.Int, code Code) {
+	return s.claimUpTo(id, asset, fixed.Max)
+}
+
+// claimUpTo is claim of an amount at most; the rest stays claimable.
+func (s *State) claimUpTo(id AccountID, asset string, most fixed.Int) (amount fixed.Int, code Code) {
 	s.sync()
 	p, ok := s.Pools.get(asset)
 	if !ok {
@@ -157,14 +162,20 @@ func (s *State) claim(id AccountID, asset string) (amount fixed.Int, code Code) 
 		return fixed.Int{}, InsufficientBalance
 	}
 	var c fixed.Calc
-	p.Reserved = c.Add(p.Reserved, entry.Amount)
-	p.Suspended = c.Sub(p.Suspended, entry.Amount)
+	amount = entry.Amount.Min(most)
+	p.Reserved = c.Add(p.Reserved, amount)
+	p.Suspended = c.Sub(p.Suspended, amount)
+	entry.Amount = c.Sub(entry.Amount, amount)
 	if c.Err() != nil {
 		return fixed.Int{}, Arith
 	}
-	s.Suspense.delete(key)
+	if entry.Amount.IsZero() {
+		s.Suspense.delete(key)
+	} else {
+		s.Suspense.put(key, entry)
+	}
 	s.Pools.put(asset, p)
-	return entry.Amount, OK
+	return amount, OK
 }
 
 // withdraw burns SupplyShares and reserves their amount for an outflow of gross

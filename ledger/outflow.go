@@ -96,6 +96,7 @@ type Outflow struct {
 	Carries []string     `cbor:"19,keyasint"` // sweep: ids of the inflows it brings in
 	Mapped  uint64       `cbor:"22,keyasint"` // Bitcoin: number of its address; 0: custody's own
 	Boosted bool         `cbor:"21,keyasint"` // Bitcoin: fronted by the pool, in a batch (see BitcoinPool)
+	Drew    uint64       `cbor:"23,keyasint"` // ledger time when it was last planned anew and drew on the caps; 0: never
 	Heir    string       `cbor:"20,keyasint"` // Bitcoin, QUEUED again: the coin that must be its next anchor (spec: outflows §3.4)
 }
 

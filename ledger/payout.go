@@ -177,7 +177,11 @@ func (x *execution) payOut(p payment) (Outflow, Code) {
 	case OutflowWithdraw:
 		o.Gross, code = s.withdraw(p.account, p.pool, p.amount, p.max)
 	case OutflowRefund:
-		o.Gross, code = s.claim(p.account, p.pool)
+		most, _ := s.Capacities(p.pool)
+		if most.IsZero() {
+			most = fixed.Max
+		}
+		o.Gross, code = s.claimUpTo(p.account, p.pool, most)
 	}
 	if code != OK {
 		return o, code
@@ -206,6 +210,9 @@ func (s *State) mayPay(p payment, pool Pool) Code {
 // affordable: the quote is within the most that the client pays, and what that
 // leaves is worth sending.
 func (s *State) affordable(o Outflow) Code {
+	if s.overHour(o.Asset, o.Gross) {
+		return OutflowCap
+	}
 	fee, _, code := s.Quote(o.Asset, o.To, o.Gross)
 	switch {
 	case code != OK:

@@ -198,7 +198,7 @@ func (x *execution) newBatch(chain, anchor string, vault Watch, os []Outflow, fe
 	for i, o := range os {
 		o.Batch, o.Heir, o.Fee = b.ID, "", fees[i]
 		o.Net = must(fixed.Sub(o.Gross, o.Fee))
-		x.move(o, Planned)
+		x.move(s.draw(o), Planned)
 		b.Outflows = append(b.Outflows, o.ID)
 	}
 	return b

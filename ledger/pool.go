@@ -24,6 +24,10 @@ type PoolParam struct {
 	MinWithdraw   fixed.Int `cbor:"17,keyasint"`
 	MinDebt       fixed.Int `cbor:"18,keyasint"` // reserved, 0
 	EmodeID       uint64    `cbor:"19,keyasint"` // reserved, 0
+	CapHourBps    uint64    `cbor:"20,keyasint"` // of custody, that may leave in an hour; 0: no share (see outcap.go)
+	CapDayBps     uint64    `cbor:"21,keyasint"` // and in a day
+	CapHour       fixed.Int `cbor:"22,keyasint"` // base units that may leave in an hour at most; 0: no amount
+	CapDay        fixed.Int `cbor:"23,keyasint"`
 }
 
 // Pool is the lending book of one asset (spec: lending §3).

@@ -221,7 +221,7 @@ func (s *State) delayOf(c Change) uint64 {
 	switch {
 	case c.stepped() && v.falls(c.Value):
 		return s.Params.LowerSeconds * 1000
-	case c.Pool != "" && (c.Name == settingSupplyCap || c.Name == settingBorrowCap) && v.falls(c.Value),
+	case c.Pool != "" && isCap(c.Name) && v.falls(c.Value),
 		c.Pool == "" && c.Name == settingEIP712 && c.Value == "false":
 		return 0
 	}

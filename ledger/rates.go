@@ -49,6 +49,10 @@ func (p PoolParam) Validate() error {
 		return fmt.Errorf("rf %d above %d", p.RF, maxReserveBps)
 	case p.MinSupply.IsZero() || p.MinBorrow.IsZero() || p.MinWithdraw.IsZero():
 		return errors.New("a minimum is zero")
+	case p.CapHourBps > maxCapBps || p.CapDayBps > maxCapBps:
+		return fmt.Errorf("outflow caps of %d and %d bps, at most %d", p.CapHourBps, p.CapDayBps, maxCapBps)
+	case p.CapDayBps != 0 && p.CapDayBps < p.CapHourBps || !p.CapDay.IsZero() && p.CapDay.Less(p.CapHour):
+		return errors.New("an outflow cap of a day is below that of an hour")
 	case !p.MinDebt.IsZero() || p.EmodeID != 0:
 		return errors.New("min_debt and emode_id are reserved and must be 0")
 	}

@@ -98,6 +98,9 @@ func (s *State) RefusalNumbers(c *address.Command, code Code) (limit, found stri
 		}
 		return limit, strconv.FormatUint(oldest, 10)
 	case OutflowCap:
+		if acc.Outflows < MaxAccountOpen {
+			return s.capNumbers(c, amount)
+		}
 		return strconv.Itoa(MaxAccountOpen), strconv.FormatUint(acc.Outflows, 10)
 	case Limit:
 		switch c.Action {

@@ -21,6 +21,7 @@ func (p *PoolParam) settings() []setting {
 		{settingLTV, &p.LTV}, {settingLT, &p.LT}, {"bonus", &p.Bonus}, {"liq_fee", &p.LiqFee},
 		{settingSupplyCap, &p.SupplyCap}, {settingBorrowCap, &p.BorrowCap},
 		{"same_asset", &p.SameAsset}, {"same_asset_dust", &p.SameAssetDust},
+		{settingCapHourBps, &p.CapHourBps}, {settingCapDayBps, &p.CapDayBps}, {settingCapHour, &p.CapHour}, {settingCapDay, &p.CapDay},
 		{"min_supply", &p.MinSupply}, {"min_borrow", &p.MinBorrow}, {"min_withdraw", &p.MinWithdraw},
 	}
 }
@@ -52,7 +53,21 @@ const (
 	settingSupplyCap = "supply_cap"
 	settingBorrowCap = "borrow_cap"
 	settingEIP712    = "eip712"
+
+	settingCapHourBps = "cap_hour_bps"
+	settingCapDayBps  = "cap_day_bps"
+	settingCapHour    = "cap_hour"
+	settingCapDay     = "cap_day"
 )
+
+// isCap: a bound of which 0 means none, so 0 is the highest there is.
+func isCap(name string) bool {
+	switch name {
+	case settingSupplyCap, settingBorrowCap, settingCapHourBps, settingCapDayBps, settingCapHour, settingCapDay:
+		return true
+	}
+	return false
+}
 
 func settingNamed(all []setting, name string) (setting, bool) {
 	for _, v := range all {
@@ -113,7 +128,7 @@ func (v setting) falls(text string) bool {
 	if err != nil || err2 != nil {
 		return false
 	}
-	if v.Name == settingSupplyCap || v.Name == settingBorrowCap {
+	if isCap(v.Name) {
 		return !n.IsZero() && (old.IsZero() || n.Less(old))
 	}
 	return n.Less(old)

@@ -86,6 +86,9 @@ type State struct {
 	Lowered       table[string, uint64]      `cbor:"63,keyasint"` // "pool/name": ledger time when it last fell by vote, ms
 	Decided       []Decided                  `cbor:"64,keyasint"` // the last 32 proposals that are over, oldest first
 
+	Buckets table[string, Buckets] `cbor:"68,keyasint"` // by asset: what was drawn of its outflow caps
+	Draws   table[string, Draw]    `cbor:"69,keyasint"` // by asset, ledger time and id: payouts planned lately
+
 	frozen bool // readers share it; nobody writes to it
 	rated  rated
 
@@ -329,6 +332,7 @@ func (s *State) View() *State {
 	v.Dips, v.Seen = s.Dips.copy(f), s.Seen.copy(f)
 	v.Linked, v.Payouts, v.Loans, v.LoansReady = s.Linked.copy(f), s.Payouts.copy(f), s.Loans.copy(f), s.LoansReady.copy(f)
 	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)
+	v.Buckets, v.Draws = s.Buckets.copy(f), s.Draws.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

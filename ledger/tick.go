@@ -33,6 +33,7 @@ func (x *execution) tick() {
 			x.noteDips()
 			x.s.forgetSeen()
 			x.s.forgetRecent()
+			x.refillCaps()
 		})
 	}
 	if mark := x.s.Time() / insuranceSeconds; mark > x.s.LastInsured {
@@ -73,6 +74,7 @@ func (x *execution) task(name string, f func(*execution)) {
 // planQueue plans what is owed, oldest first, and passes over what cannot be
 // planned for a reason of its own (spec: outflows R-11).
 func (x *execution) planQueue() {
+	t := capTurn{}
 	for _, id := range x.s.Queue.keys() {
 		o := x.s.Outflows.at(id)
 		if first := x.s.Outflows.at(o.After); o.After != 0 && first.State != Mined && first.State != Paid {
@@ -84,9 +86,21 @@ func (x *execution) planQueue() {
 		if o.Account != "" && x.refused(o) {
 			continue
 		}
-		code := x.try(func(x *execution) Code { return x.plan(o) })
+		plan := func(x *execution) Code { return x.plan(o) }
+		if !t.next(x.s, o, func() bool { return x.would(plan) }) {
+			continue
+		}
+		code := x.try(plan)
+		if code == OK {
+			t.planned(o)
+		}
 		if a, _ := x.s.Genesis.Asset(o.Asset); code == OutflowCap && a.Chain == Bitcoin {
 			x.consolidate(address.RoleMinter, maxInputs) // it waits for fewer, larger coins (spec: outflows U6)
+		}
+	}
+	for _, o := range t.rest() {
+		if x.s.CapsLet(o) {
+			x.try(func(x *execution) Code { return x.plan(o) })
 		}
 	}
 }

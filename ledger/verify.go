@@ -9,8 +9,8 @@ import (
 )
 
 // VerifySpend refuses an unsigned transaction that pays an outflow without
-// consuming its anchor, pays anything the ledger does not owe, or spends
-// anything the batch does not hold. spends and pays are read from the bytes by
+// consuming its anchor, pays anything the ledger does not owe, pays beyond an
+// outflow cap, or spends anything the batch does not hold. spends and pays are read from the bytes by
 // other code than the code that made them (chains.Chain's Reads), so a mistake
 // in the making is caught here. It is the only door to a signing session
 // (spec: outflows §1.1).
@@ -27,6 +27,9 @@ func (s *State) VerifySpend(batch, k uint64, spends []string, pays []Payment) er
 		return fmt.Errorf("batch %d: attempt %d is not the newest, %d is", batch, k, b.Newest().K)
 	case !slices.Contains(spends, b.Anchor):
 		return fmt.Errorf("batch %d: the transaction does not consume its anchor %s", batch, b.Anchor)
+	}
+	if err := s.CapsKept(batch); err != nil {
+		return fmt.Errorf("batch %d: %w", batch, err)
 	}
 	seen := map[string]bool{}
 	for _, r := range spends {

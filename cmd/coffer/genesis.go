@@ -23,7 +23,8 @@ func newNodeGenesisCmd() *cobra.Command {
 		Use: "genesis", Short: "Show a genesis, or make one from an edited text",
 		Long: `Without --from it prints the genesis of --dir as TOML: the one of a testnet is
 the model to edit (members, m, f, chains, assets, pools, parameters). With --from
-it checks such a text and writes genesis.cbor into --dir. Every operator makes
+it checks such a text and writes genesis.cbor into --dir; a pool without an outflow
+cap gets 5 % of custody an hour and 20 % a day. Every operator makes
 the same file: the printed cluster string must be equal everywhere.`,
 		Example: "  coffer node genesis --dir ./net/node-1 > genesis.toml\n  coffer node genesis --from genesis.toml --dir ./n1",
 		Args:    args(cobra.NoArgs),
@@ -74,6 +75,12 @@ func readGenesis(path string) (ledger.Genesis, error) {
 	if err != nil {
 		return g, fmt.Errorf("read %s: %w", path, err)
 	}
+	for i := range g.Pools {
+		p := &g.Pools[i]
+		if p.CapHourBps == 0 && p.CapDayBps == 0 && p.CapHour.IsZero() && p.CapDay.IsZero() {
+			p.CapHourBps, p.CapDayBps = ledger.DefaultCapHourBps, ledger.DefaultCapDayBps
+		}
+	}
 	// The order is a rule of the encoding, not something to be edited by hand.
 	slices.SortFunc(g.Epoch.Members, func(a, b ledger.Member) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	return g, nil
@@ -87,4 +94,21 @@ func describeEpoch(out io.Writer, g ledger.Genesis) {
 	for _, m := range e.Members {
 		fmt.Fprintf(out, "         %s  %s  %s\n", m.Name, m.ID.String()[:16], m.Addr)
 	}
+	for _, p := range g.Pools {
+		fmt.Fprintf(out, "caps     %s: %s may leave in an hour, %s in a day\n", p.Asset, capOf(p.CapHourBps, p.CapHour.String()), capOf(p.CapDayBps, p.CapDay.String()))
+	}
+}
+
+// capOf is an outflow cap in words.
+func capOf(bps uint64, most string) string {
+	share := fmt.Sprintf("%d.%02d %% of custody", bps/100, bps%100)
+	switch {
+	case bps == 0 && most == "0":
+		return "everything"
+	case bps == 0:
+		return most + " base units"
+	case most == "0":
+		return share
+	}
+	return share + ", at most " + most + " base units,"
 }

@@ -216,6 +216,10 @@ func (s *server) whyQueued(v view, o ledger.Outflow, wait func(client.Waiting)) 
 		every := v.Params.BoostSeconds
 		wait(client.Waiting{What: "round of boosted payouts", Need: at((v.Time()/every + 1) * every * 1000).Format(time.RFC3339)})
 	}
+	w, capped := v.WaitsForCap(o)
+	if capped {
+		wait(capWaiting(w))
+	}
 	fee, _, code := v.quote(o.Asset, o.To, o.Gross)
 	switch {
 	case code == ledger.PriceStale:
@@ -224,7 +228,7 @@ func (s *server) whyQueued(v view, o ledger.Outflow, wait func(client.Waiting)) 
 		wait(client.Waiting{What: "fee rate", Have: "no fresh one"})
 	case o.Account != "" && o.MaxFee.Less(fee):
 		wait(client.Waiting{What: "fee rate", Have: fee.String(), Need: "at most " + o.MaxFee.String()})
-	default:
+	case !capped:
 		wait(client.Waiting{What: "prior outflow", Have: "chain sequence or inputs are held by an earlier one, or the next tick plans it"})
 	}
 }
@@ -253,4 +257,15 @@ func (s *server) whyPlanned(v view, b ledger.Batch, out *client.Why, wait func(c
 		}
 	}
 	wait(client.Waiting{What: "signature", Have: "this node is in no session for it", Need: fmt.Sprintf("%d of %d members", a.M, len(a.Roster))})
+}
+
+// capWaiting says which outflow cap a queued payout waits for, and until when, as
+// far as nobody else draws on it before.
+func capWaiting(w ledger.CapWait) client.Waiting {
+	if w.Share {
+		return client.Waiting{What: "outflow cap", Have: fmt.Sprintf("the account has had %s of the %s's %s", w.Drawn, w.Window, w.Capacity), Need: "at most a quarter while others wait"}
+	}
+	return client.Waiting{
+		What: "outflow cap", Have: fmt.Sprintf("%s of the %s's %s are drawn", w.Drawn, w.Window, w.Capacity), Need: "enough refills by " + at(w.Until).Format(time.RFC3339),
+	}
 }

@@ -124,6 +124,9 @@ func accepted(code ledger.Code, w *client.RequestWhy) string {
 		}
 		return "a Max fee of at least " + amount(w.Found)
 	case ledger.OutflowCap:
+		if w.Limit != strconv.Itoa(ledger.MaxAccountOpen) {
+			return "at most " + amount(w.Limit) + ", which is what may leave in an hour"
+		}
 		return fmt.Sprintf("the same while fewer than %s outflows of the account were open, and with room in the hour's cap; %s were open", w.Limit, w.Found)
 	case ledger.PriceStale:
 		return fmt.Sprintf("the same while prices were at most %s s old; the oldest was %s s", w.Limit, w.Found)
