@@ -37,6 +37,7 @@ var rooms = []struct {
 	{"ledger", []string{"ledger/fixed", "ledger/address"}, "a replica that asked another room would decide by something that is not in the log", nil},
 	{"consensus/raftlog", nil, "a log store stores bytes and must not know what they mean", nil},
 	{"consensus/raftbench", []string{"consensus/raftlog"}, "raft alone is measured without what is built on it", []string{"testnet"}},
+	{"consensus/malice", nil, "a leader that lies rewrites raft's requests and knows nothing above them", []string{"consensus", "node"}},
 	{"consensus", []string{"ledger/...", "consensus/..."}, "ordering must not know chains, KeyShares or transports, so that raft can be replaced", nil},
 	{"tss/keystore", nil, "what holds KeyShares stays small enough to be read whole", nil},
 	{"tss", []string{"tss/..."}, "a session is given everything in its request: whoever reads tss need not read the ledger", nil},
@@ -63,7 +64,7 @@ var libraries = []struct {
 	tests  []string
 	why    string
 }{
-	{"github.com/hashicorp/raft", []string{"consensus", "consensus/raftbench", "consensus/raftlog", "node/p2p"}, nil, "the engine below the log can change only while nobody else sees its types (spec: consensus §11)"},
+	{"github.com/hashicorp/raft", []string{"consensus", "consensus/malice", "consensus/raftbench", "consensus/raftlog", "node/p2p"}, nil, "the engine below the log can change only while nobody else sees its types (spec: consensus §11)"},
 	{"github.com/libp2p/go-libp2p", []string{"node/p2p"}, nil, "one host, one allow-list"},
 	{"github.com/bnb-chain/tss-lib/v2/ecdsa/keygen", []string{"tss", "tss/preparams", "tss/tsstest", "node", "testnet"}, nil, "pre-parameters pass from their maker to the keystore through the node, and through the benchmark"},
 	{"github.com/bnb-chain/tss-lib", []string{"tss", "tss/preparams", "tss/tsstest"}, nil, "nothing reaches the library around the guard"},

@@ -185,7 +185,7 @@ func (c *Consensus) approveNext(st *approverState, due bool) ([]byte, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	if c.unprovenBy(a) {
+	if c.unprovenState() != 0 {
 		return nil, nil
 	}
 	verdicts, err := c.cfg.MayApprove(a)
@@ -199,7 +199,7 @@ func (c *Consensus) approveNext(st *approverState, due bool) ([]byte, error) {
 	}
 	// By ancestry, not by number: each link from the promise is recomputed.
 	head, err := c.chain.descend(p.Height, promisedHead(p, c.cfg.Cluster), height)
-	if err != nil || head != a.Head {
+	if (err != nil || head != a.Head) && !c.cfg.off.ancestry {
 		return nil, fmt.Errorf("%w: height %d does not descend from promised %d: %w", ErrPromiseBroken, height, p.Height, err)
 	}
 	next := Promise{Epoch: a.Epoch, Members: a.Members, Height: height, Head: a.Head,
@@ -217,15 +217,6 @@ func (c *Consensus) approveNext(st *approverState, due bool) ([]byte, error) {
 		c.log.Warn("own approval not counted", "height", height, "reason", err)
 	}
 	return ledger.Marshal(s), nil
-}
-
-// unprovenBy reports whether a, though true of this node's chain, says nothing
-// of its whole state: headers show what commands did, only a root shows what
-// they left alone. A state that came from another member is this node's own
-// word once it has folded a root above it (spec: consensus R6).
-func (c *Consensus) unprovenBy(a ledger.Approval) bool {
-	u := c.unproven.Load()
-	return u != 0 && a.RootHeight <= u
 }
 
 func promisedHead(p Promise, genesis ledger.Hash) ledger.Hash {

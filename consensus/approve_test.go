@@ -51,7 +51,7 @@ func (c *cluster) certificate(m *member, height uint64) ledger.Certificate {
 	if err != nil {
 		c.t.Fatalf("member %d: %v", m.n, err)
 	}
-	if err := cert.Verify(c.id, m.now().Epoch); err != nil {
+	if err := cert.Verify(c.id, m.now().Epoch); err != nil && c.off.quorum == 0 {
 		c.t.Fatalf("member %d: %v", m.n, err)
 	}
 	if head, err := m.Head(cert.Approval.Height); err != nil || head != cert.Approval.Head {

@@ -47,6 +47,7 @@ type pool struct {
 	best, flip  *ledger.Certificate
 	changed     chan struct{} // closed and replaced with best
 	equivocated uint64
+	forked      uint64 // newest height at which f+1 members approve what is not this node's
 }
 
 type bucket struct {
@@ -63,13 +64,13 @@ func newPool() *pool {
 	}
 }
 
-func (p *pool) status() (certified, equivocated uint64) {
+func (p *pool) status() (certified, equivocated, forked uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.best != nil {
 		certified = p.best.Approval.Height
 	}
-	return certified, p.equivocated
+	return certified, p.equivocated, p.forked
 }
 
 // HandleApproval takes an approval that a member sent. The error says why it
@@ -183,8 +184,10 @@ func (p *pool) reached(c *Consensus) {
 
 // count makes a certificate of a, if Q members said it and this node says the
 // same of its own chain. Approvals of a higher head never count for a lower one.
+// Of f+1 one is honest: that many prove a state, or that this node is apart.
 func (p *pool) count(a ledger.Approval, at applied, c *Consensus) {
-	if len(p.sigs[a]) < at.Epoch.Q() {
+	n := len(p.sigs[a])
+	if n <= min(at.Epoch.F, c.quorum(at.Epoch)-1) {
 		return
 	}
 	newest := p.best == nil || a.Height > p.best.Approval.Height
@@ -193,7 +196,15 @@ func (p *pool) count(a ledger.Approval, at applied, c *Consensus) {
 		return
 	}
 	own, ok, err := c.approval(a.Height, at)
-	if err != nil || !ok || own != a {
+	if err != nil || !ok {
+		return
+	}
+	if own != a {
+		p.apart(a, own, c)
+		return
+	}
+	p.prove(a, at.Epoch, c)
+	if n < c.quorum(at.Epoch) {
 		return
 	}
 	cert := ledger.Certificate{Approval: a}
@@ -206,14 +217,25 @@ func (p *pool) count(a ledger.Approval, at applied, c *Consensus) {
 	if flip {
 		p.flip = &cert
 	}
-	if !c.unprovenBy(a) {
-		c.unproven.Store(0)
-	}
 	if newest {
 		p.best = &cert
 		close(p.changed)
 		p.changed = make(chan struct{})
 	}
+}
+
+// apart notes that an honest member holds another history or state than this
+// node. Nothing follows but an alarm: who is wrong only people can say, and until
+// then no certificate covers this node's head.
+func (p *pool) apart(theirs, own ledger.Approval, c *Consensus) {
+	if theirs.Height <= p.forked {
+		return
+	}
+	if p.forked == 0 {
+		c.log.Error("members approve another history or state than this node holds", "height", theirs.Height,
+			"theirs", theirs.Head.String(), "own", own.Head.String())
+	}
+	p.forked = theirs.Height
 }
 
 // Certificate returns the newest certificate, if it is of minHeight or above.
@@ -222,7 +244,7 @@ func (p *pool) count(a ledger.Approval, at applied, c *Consensus) {
 func (c *Consensus) Certificate(minHeight uint64) (ledger.Certificate, bool) {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	if b := c.pool.best; b == nil || b.Approval.Height < minHeight || c.unprovenBy(b.Approval) {
+	if b := c.pool.best; b == nil || b.Approval.Height < minHeight || c.unprovenState() != 0 {
 		return ledger.Certificate{}, false
 	}
 	return *c.pool.best, true

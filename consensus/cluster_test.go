@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 
+	"github.com/coffer-network/coffer/consensus/malice"
 	"github.com/coffer-network/coffer/ledger"
 )
 
@@ -35,13 +37,17 @@ func TestMain(m *testing.M) {
 const toyRoots = 64
 
 // toy is an App over a list of texts. "bad …" is refused, "plan …" plans an
-// attempt, "open" opens toy.next, "flip" puts it in force.
+// attempt, "open" opens toy.next, "flip" puts it in force, "flip HEX" does so if
+// that is the flip certificate. "borrow X" and "withdraw X" plan one too, and each
+// is refused after the other: X is the collateral.
 type toy struct {
 	mu sync.Mutex
 	s  toyState
 
-	next ledger.Epoch
-	gate atomic.Pointer[chan struct{}] // if set, Apply waits for it
+	cluster    ledger.Hash
+	openedHead ledger.Hash // not in the state: toy's flips do not cross a snapshot
+	next       ledger.Epoch
+	gate       atomic.Pointer[chan struct{}] // if set, Apply waits for it
 }
 
 // hold makes Apply wait until the returned function is called.
@@ -59,6 +65,43 @@ type toyState struct {
 	OpenedAt  uint64       `cbor:"5,keyasint"`
 	PlannedAt uint64       `cbor:"6,keyasint"`
 	Next      ledger.Epoch `cbor:"7,keyasint"`
+	Plans     []toyPlan    `cbor:"8,keyasint"`
+
+	Epochs []ledger.Epoch       `cbor:"9,keyasint"` // in force before Epoch
+	Flips  []ledger.Certificate `cbor:"10,keyasint"`
+}
+
+type toyPlan struct {
+	Height uint64 `cbor:"1,keyasint"`
+	Text   string `cbor:"2,keyasint"`
+}
+
+func (s *toyState) planned(text string) bool {
+	return slices.ContainsFunc(s.Plans, func(p toyPlan) bool { return p.Text == text })
+}
+
+// certOf reads the argument of a "flip".
+func certOf(arg string) (cert ledger.Certificate, err error) {
+	b, err := hex.DecodeString(arg)
+	if err == nil {
+		err = ledger.Unmarshal(b, &cert)
+	}
+	return cert, err
+}
+
+// flips reports whether a "flip" may put the opened epoch in force: with a
+// certificate it has to be the one that ledger.State would ask for.
+func (a *toy) flips(arg string) bool {
+	if arg == "" {
+		return true
+	}
+	cert, err := certOf(arg)
+	if err != nil || a.s.OpenedAt == 0 {
+		return false
+	}
+	want := ledger.Approval{Cluster: a.cluster, Epoch: a.s.Epoch.Number, Height: a.s.OpenedAt, Head: a.openedHead,
+		RootHeight: a.s.OpenedAt, Root: cert.Approval.Root, Members: a.s.Next.MembersHash()}
+	return cert.Approval == want && cert.Verify(a.cluster, a.s.Epoch) == nil
 }
 
 func (a *toy) Check(tx []byte) (attestation bool, err error) {
@@ -79,16 +122,23 @@ func (a *toy) Apply(txs [][]byte) (rs []Result) {
 		s.Height++
 		h := ledger.Header{Height: s.Height, Prev: s.Head, Command: sha256.Sum256(tx)}
 		code := ledger.OK
-		word, _, _ := strings.Cut(string(tx), " ")
+		word, arg, _ := strings.Cut(string(tx), " ")
 		switch {
 		case len(tx) > MaxCommand || word == "bad":
 			code = ledger.Malformed
-		case word == "plan":
+		case word == "borrow" && s.planned("withdraw "+arg), word == "withdraw" && s.planned("borrow "+arg):
+			code = ledger.NotAllowed
+		case word == "plan" || word == "borrow" || word == "withdraw":
 			s.PlannedAt = s.Height
+			s.Plans = append(s.Plans, toyPlan{s.Height, string(tx)})
 		case word == "open":
 			s.OpenedAt, s.Next = s.Height, a.next
 			h.Root = sha256.Sum256(ledger.Marshal(s))
+		case word == "flip" && !a.flips(arg):
+			code = ledger.BadSignature
 		case word == "flip":
+			cert, _ := certOf(arg)
+			s.Epochs, s.Flips = append(s.Epochs, s.Epoch), append(s.Flips, cert)
 			s.Epoch, s.OpenedAt, s.Next = s.Next, 0, ledger.Epoch{}
 		}
 		if code == ledger.OK {
@@ -99,6 +149,9 @@ func (a *toy) Apply(txs [][]byte) (rs []Result) {
 		}
 		h.Result = sha256.Sum256([]byte(code))
 		s.Head = h.Head()
+		if word == "open" && code == ledger.OK {
+			a.openedHead = s.Head
+		}
 		rs = append(rs, Result{Header: h, Code: code})
 	}
 	return rs
@@ -134,6 +187,9 @@ type toyBody struct {
 
 func (b toyBody) Height() uint64    { return b.s.Height }
 func (b toyBody) Head() ledger.Hash { return b.s.Head }
+func (b toyBody) Epochs() ([]ledger.Epoch, []ledger.Certificate) {
+	return append(slices.Clone(b.s.Epochs), b.s.Epoch), b.s.Flips
+}
 func (b toyBody) Adopt() {
 	b.a.mu.Lock()
 	defer b.a.mu.Unlock()
@@ -209,6 +265,7 @@ type member struct {
 	keys *keystore
 	app  *toy
 	net  *raft.InmemTransport
+	liar *malice.Liar              // between raft and net; honest without rules
 	live atomic.Pointer[Consensus] // nil: down
 	cut  atomic.Bool               // from everybody else
 
@@ -239,6 +296,8 @@ type cluster struct {
 	epoch    ledger.Epoch
 	members  []*member
 	settings Settings
+	off      ablation
+	court    *court // nil: nobody is a traitor
 	quiet    *slog.Logger
 }
 
@@ -332,6 +391,9 @@ func (w wire) Broadcast(kind uint8, body []byte) {
 		w.m.sent = append(w.m.sent, s.Approval)
 	}
 	w.m.mu.Unlock()
+	if w.c.court != nil && !w.c.court.heard(w.m, s.Approval) {
+		return
+	}
 	for _, to := range w.c.members {
 		if live := to.live.Load(); live != nil && to != w.m && w.c.linked(w.m, to) {
 			_ = live.HandleApproval(w.m.id, body)
@@ -356,7 +418,8 @@ func (c *cluster) start(ms ...*member) {
 
 func (c *cluster) tryStart(m *member) error {
 	_, m.net = raft.NewInmemTransport(raft.ServerAddress(address(m.id)))
-	m.app = &toy{s: toyState{Head: c.id, Epoch: c.epoch}, next: epochOf(1, 0, 1, 2, 4)}
+	m.liar = &malice.Liar{Transport: m.net}
+	m.app = &toy{cluster: c.id, s: toyState{Head: c.id, Epoch: c.epoch}, next: epochOf(1, 0, 1, 2, 4)}
 	var genesis []ledger.MemberID
 	for _, s := range c.epoch.Members {
 		genesis = append(genesis, s.ID)
@@ -365,10 +428,10 @@ func (c *cluster) tryStart(m *member) error {
 	var err error
 	m.Consensus, err = New(Config{
 		Self: m.id, Cluster: c.id, Genesis: genesis, Dir: m.dir, App: m.app, Log: m.log,
-		Address: address, Transport: m.net, Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
+		Address: address, Transport: m.liar, Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(m.key, a) },
 		MayApprove: m.mayApprove, Arrived: m.arrived,
-		Settings: c.settings, Logger: c.quiet.With("member", m.n),
+		Settings: c.settings, Logger: c.quiet.With("member", m.n), off: c.off,
 	})
 	if err != nil {
 		return err

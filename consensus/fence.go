@@ -30,14 +30,16 @@ type fence struct {
 var (
 	errTruncates     = errors.New("would remove entries that are applied or promised")
 	errConfiguration = errors.New("configuration names others than the ledger's members")
+	errVoters        = errors.New("configuration drops voters the ledger has")
 	errMalformed     = errors.New("malformed entries")
 )
 
 func newFence(t raft.Transport, c *Consensus, logs raft.LogStore) *fence {
-	f := &fence{Transport: t, c: c, logs: logs, out: make(chan raft.RPC), done: make(chan struct{})}
-	f.wg.Go(f.pump)
-	return f
+	return &fence{Transport: t, c: c, logs: logs, out: make(chan raft.RPC), done: make(chan struct{})}
 }
+
+// open lets requests through, once raft is there to be asked.
+func (f *fence) open() { f.wg.Go(f.pump) }
 
 func (f *fence) Consumer() <-chan raft.RPC { return f.out }
 
@@ -77,6 +79,10 @@ func (f *fence) pump() {
 }
 
 func (f *fence) handle(rpc raft.RPC) {
+	if f.c.cfg.off.fence {
+		f.pass(rpc)
+		return
+	}
 	switch cmd := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
 		upTo, err := f.inspect(cmd)
@@ -133,6 +139,9 @@ func (f *fence) inspect(cmd *raft.AppendEntriesRequest) (upTo int, err error) {
 			if err := f.allowed(e.Data); err != nil {
 				return i, fmt.Errorf("entry %d: %w", e.Index, err)
 			}
+			if err := f.keepsVoters(e); err != nil {
+				return i, fmt.Errorf("entry %d: %w", e.Index, err)
+			}
 		default: // raft panics on types it does not know
 			return i, errMalformed
 		}
@@ -186,6 +195,37 @@ func (f *fence) allowed(b []byte) (err error) {
 		}
 	}
 	return nil
+}
+
+// keepsVoters refuses a configuration in which a member of the epoch in force is
+// a voter no more. The ledger's members all vote (spec: consensus §8), so nobody
+// honest proposes one; a traitor would be left with a cluster of its own, and the
+// others, who believe it, without a majority for ever.
+func (f *fence) keepsVoters(e *raft.Log) error {
+	current := f.c.raft.GetConfiguration()
+	if err := current.Error(); err != nil {
+		return err
+	}
+	if e.Index <= current.Index() {
+		return nil // known already; inspect compares its term
+	}
+	next, at := voters(raft.DecodeConfiguration(e.Data)), f.c.now()
+	for m := range voters(current.Configuration()) {
+		if at.Epoch.Has(m) && !next[m] {
+			return fmt.Errorf("%w: member %s would vote no more", errVoters, m)
+		}
+	}
+	return nil
+}
+
+func voters(conf raft.Configuration) map[ledger.MemberID]bool {
+	ms := map[ledger.MemberID]bool{}
+	for _, s := range conf.Servers {
+		if m, err := memberOf(s.ID); err == nil && s.Suffrage == raft.Voter {
+			ms[m] = true
+		}
+	}
+	return ms
 }
 
 // memberOf reads a ServerID: the member in hex, "-", its incarnation.

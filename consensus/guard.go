@@ -169,7 +169,7 @@ func (g *guardedLog) DeleteRange(from, to uint64) error {
 		return g.must("read raft log", err)
 	}
 	// An installed snapshot that covers what is protected replaces the log.
-	if protected := g.c.protected(); to < last || from <= protected && snapshot < protected {
+	if protected := g.c.protected(); (to < last || from <= protected && snapshot < protected) && !g.c.cfg.off.fence {
 		return fmt.Errorf("delete entries %d to %d: %w", from, to, errTruncates)
 	}
 	g.mu.Lock()

@@ -77,6 +77,9 @@ type Snapshot interface {
 type Body interface {
 	Height() uint64
 	Head() ledger.Hash
+	// Epochs are all that were ever in force, from genesis, and for each but the
+	// first the certificate that put it in force.
+	Epochs() (epochs []ledger.Epoch, flips []ledger.Certificate)
 	Adopt()
 }
 
@@ -151,6 +154,8 @@ type Config struct {
 
 	Settings Settings // zero fields take DefaultSettings
 	Logger   *slog.Logger
+
+	off ablation
 }
 
 // Settings are raft's knobs that differ between machines (spec: consensus §2).
@@ -233,8 +238,10 @@ type Consensus struct {
 
 	readyTerm atomic.Uint64 // the term in which this leader's Barrier came through
 
-	// unproven is the height of a state taken over from another member, until a
-	// certificate names a root that this node folded above it; 0: none.
+	genesis ledger.Epoch // that of height 0
+
+	// unproven is the height of a state taken over from another member, until it
+	// is proved (proven.go); 0: none.
 	unproven atomic.Uint64
 
 	mu      sync.Mutex
@@ -303,6 +310,7 @@ func (c *Consensus) open() (err error) {
 	if c.chain, err = openChain(filepath.Join(c.cfg.Dir, "heads"), c.cfg.Cluster); err != nil {
 		return err
 	}
+	c.genesis = c.cfg.App.View().Epoch
 	c.publish(c.cfg.App.View(), 0)
 	if c.snaps, err = openSnapshots(filepath.Join(c.cfg.Dir, "snapshots"), c); err != nil {
 		return err
@@ -353,6 +361,7 @@ func (c *Consensus) open() (err error) {
 	if c.raft, err = raft.NewRaft(conf, (*fsm)(c), logs, c.guard, c.snaps, c.fence); err != nil {
 		return err
 	}
+	c.fence.open()
 	return c.Err()
 }
 
@@ -417,6 +426,8 @@ type Status struct {
 	Certified   uint64 // height of the newest certificate
 	LastContact time.Time
 	Equivocated uint64 // approvals that contradicted an earlier one of their author
+	Unproven    uint64 // height of a state taken over from another member and proved by nobody yet; 0: none
+	Forked      uint64 // newest height at which f+1 members approve another history or state; 0: none
 }
 
 // Status describes this node now.
@@ -425,7 +436,8 @@ func (c *Consensus) Status() Status {
 	s := Status{Height: at.Height, Head: at.Head, Leading: c.Leading(), Term: c.raft.CurrentTerm(),
 		Promised: c.Promise().Height, LastContact: c.raft.LastContact()}
 	s.Leader, s.HasLeader = c.Leader()
-	s.Certified, s.Equivocated = c.pool.status()
+	s.Certified, s.Equivocated, s.Forked = c.pool.status()
+	s.Unproven = c.unproven.Load()
 	return s
 }
 

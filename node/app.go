@@ -131,4 +131,7 @@ type body struct {
 
 func (b body) Height() uint64    { return b.s.Height }
 func (b body) Head() ledger.Hash { return b.s.Head }
-func (b body) Adopt()            { b.a.state = b.s; b.a.publish() }
+func (b body) Epochs() ([]ledger.Epoch, []ledger.Certificate) {
+	return b.s.Epochs, b.s.Flips
+}
+func (b body) Adopt() { b.a.state = b.s; b.a.publish() }
