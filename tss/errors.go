@@ -14,6 +14,9 @@ var (
 	ErrBusy = errors.New("tss: too many sessions")
 	// ErrNoKeyShare: the keystore holds no usable KeyShare for the request.
 	ErrNoKeyShare = errors.New("tss: no usable key share")
+	// ErrRestored: the KeyShare came out of a backup. It deals in the next
+	// resharing and never signs. It is an ErrNoKeyShare too.
+	ErrRestored = fmt.Errorf("%w: it came out of a backup, whose node signs again after the next resharing", ErrNoKeyShare)
 	// ErrNoPreParams: the pool holds no pre-parameters for an ECDSA keygen.
 	ErrNoPreParams = errors.New("tss: no pre-parameters")
 	// ErrClosed: the signer was closed.

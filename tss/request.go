@@ -180,6 +180,15 @@ func (r Request) sorted() Request {
 	return r
 }
 
+// uses names the KeyShare that a session of this member needs, or makes where it
+// needs none: with that share its joined line is pruned.
+func (r Request) uses(self PartyID) keystore.ShareID {
+	if dealer.of(r.rolesOf(self)) && r.Kind == Reshare {
+		return keystore.ShareID{Key: r.Key.ID, Epoch: r.From.Epoch, Try: r.From.Try}
+	}
+	return keystore.ShareID{Key: r.Key.ID, Epoch: r.Epoch, Try: r.Try}
+}
+
 // members of the session of a sorted request: its parties and, in a resharing,
 // the dealers that are not among them.
 func (r Request) members() []PartyID {

@@ -91,6 +91,9 @@ func (s *Signer) Finished(batch, attempt uint64, input uint16) (Signature, bool,
 // given.
 func (s *Signer) shareFor(r Request) (*keystore.KeyShare, any, error) {
 	id := keystore.ShareID{Key: r.Key.ID, Epoch: r.Epoch, Try: r.Try}
+	if old, err := s.cfg.Keystore.CameFromBackup(id); err != nil || old {
+		return nil, nil, errors.Join(ErrRestored, err)
+	}
 	share, state, err := s.cfg.Keystore.KeyShare(id)
 	if err != nil {
 		return nil, nil, errors.Join(ErrNoKeyShare, err)

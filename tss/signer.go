@@ -261,7 +261,7 @@ func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func
 	}
 	// Fresh nonces must never meet old messages of a session: this is on disk
 	// before the first message leaves.
-	if err := s.cfg.Keystore.Join(r.Session); err != nil {
+	if err := s.cfg.Keystore.Join(r.Session, r.uses(s.self)); err != nil {
 		s.release(r.Session, nil)
 		return nil, nil, err
 	}

@@ -6,7 +6,8 @@
 // record is encrypted under the operator's passphrase and bound to its place,
 // so that none can be moved to another, and that what may only be inserted is
 // never overwritten. It knows nothing of protocol rounds, of the ledger or of
-// the network, and destroys nothing: wiping needs a certificate.
+// the network, and destroys only what its caller proves may go: the proof is a
+// certificate's, and whether it suffices is the ledger's to say.
 //
 // One process uses a directory at a time. All methods may be called from
 // several goroutines.

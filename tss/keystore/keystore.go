@@ -22,6 +22,8 @@ var (
 	ErrNotFound = errors.New("keystore: no such record")
 	// ErrCorrupt: a record exists and cannot be read; see CorruptError.
 	ErrCorrupt = errors.New("keystore: record is corrupt")
+	// ErrWiped: the key share was here and was wiped under a certificate.
+	ErrWiped = errors.New("keystore: key share was wiped")
 	// ErrMode: others than the owner could read or write the directory.
 	ErrMode = errors.New("keystore: permissions too wide")
 	// ErrExists: Init found a keystore.
@@ -49,6 +51,7 @@ type Options struct {
 // Keystore is an open directory.
 type Keystore struct {
 	db      *badger.DB
+	dir     string
 	node    [32]byte
 	fileKey []byte
 	log     *slog.Logger
@@ -60,6 +63,7 @@ type Keystore struct {
 
 const (
 	keyFile = "keystore.key"
+	keysDir = "datakeys" // one wrapped data key per KeyShare, see datakey.go
 	dbDir   = "db"
 )
 
@@ -103,7 +107,12 @@ func Open(dir string, passphrase []byte, o Options) (*Keystore, error) {
 		clear(fileKey)
 		return nil, fmt.Errorf("open keystore %s: %w", dir, err)
 	}
-	return &Keystore{db: db, node: o.Node, fileKey: fileKey, log: o.Log}, nil
+	k := &Keystore{db: db, dir: dir, node: o.Node, fileKey: fileKey, log: o.Log}
+	if err := k.finishWipes(); err != nil {
+		k.Close()
+		return nil, fmt.Errorf("open keystore %s: %w", dir, err)
+	}
+	return k, nil
 }
 
 // badgerOptions: every commit reaches the disk before it returns, and memory

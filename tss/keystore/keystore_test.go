@@ -201,7 +201,7 @@ func TestBitRot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := k.Join([32]byte{1}); err != nil {
+	if err := k.Join([32]byte{1}, share(1).ID); err != nil {
 		t.Fatal(err)
 	}
 	var sealed []byte
@@ -251,7 +251,7 @@ func TestBitRot(t *testing.T) {
 			t.Errorf("healthy share %d: %v", try, err)
 		}
 	}
-	if err := k.Join([32]byte{1}); !errors.Is(err, ErrJoined) {
+	if err := k.Join([32]byte{1}, share(1).ID); !errors.Is(err, ErrJoined) {
 		t.Errorf("joined set after bit rot elsewhere: %v", err)
 	}
 	list, err := k.Shares()
@@ -301,7 +301,7 @@ func TestRecordsAreBoundToTheirPlace(t *testing.T) {
 func TestSurvivesWithoutClose(t *testing.T) {
 	k, dir := initStore(t)
 	session := [32]byte{9}
-	if err := errors.Join(k.Join(session), k.SavePromise([]byte("p1")), k.SavePromise([]byte("p2")),
+	if err := errors.Join(k.Join(session, share(1).ID), k.SavePromise([]byte("p1")), k.SavePromise([]byte("p2")),
 		k.SaveRaftMark(4, 99), k.StageKeyShare(share(1)), k.Put("seq", []byte{8}),
 		k.SaveSignature(1, 2, 3, []byte("sig"))); err != nil {
 		t.Fatal(err)
@@ -313,7 +313,7 @@ func TestSurvivesWithoutClose(t *testing.T) {
 	if err := os.Remove(filepath.Join(copied, dbDir, "LOCK")); err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	for path, mode := range map[string]os.FileMode{"": 0o700, keyFile: 0o600, dbDir: 0o700} {
+	for path, mode := range map[string]os.FileMode{"": 0o700, keyFile: 0o600, dbDir: 0o700, keysDir: 0o700} {
 		if err := os.Chmod(filepath.Join(copied, path), mode); err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +323,7 @@ func TestSurvivesWithoutClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if err := again.Join(session); !errors.Is(err, ErrJoined) {
+	if err := again.Join(session, share(1).ID); !errors.Is(err, ErrJoined) {
 		t.Errorf("joined a session twice: %v", err)
 	}
 	if p, err := again.LastPromise(); err != nil || string(p) != "p2" {
@@ -357,7 +357,7 @@ func TestCrashC03_JoinOnce(t *testing.T) {
 	won := 0
 	for range 8 {
 		wg.Go(func() {
-			err := k.Join(session)
+			err := k.Join(session, share(1).ID)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {

@@ -13,13 +13,14 @@ import (
 // encryption binds.
 const (
 	prefixShare     byte = 's'
-	prefixDataKey   byte = 'd'
+	prefixDataKey   byte = 'd' // in a file of its own, not in Badger
 	prefixJoined    byte = 'j'
 	prefixPromise   byte = 'p'
 	prefixRaftMark  byte = 'r'
 	prefixPreParams byte = 'q'
 	prefixSignature byte = 'f'
 	prefixNamed     byte = 'n'
+	prefixRestored  byte = 'b'
 )
 
 // Limits, so that a mistake of a caller is refused by name and never fills the
@@ -51,6 +52,7 @@ func (k recordKey) name() string {
 		prefixShare: "key share", prefixDataKey: "data key", prefixJoined: "joined session",
 		prefixPromise: "promise", prefixRaftMark: "raft mark", prefixPreParams: "pre-parameters",
 		prefixSignature: "signature", prefixNamed: "value",
+		prefixRestored: "mark of a restored keystore",
 	}
 	return fmt.Sprintf("%s %x", kinds[k[0]], []byte(k[1:]))
 }
@@ -81,8 +83,9 @@ func parseShareKey(k recordKey) (ShareID, ShareState, error) {
 
 // Join records that this node joins a session, before its first message may
 // leave: afterwards, restart or not, the answer is ErrJoined. Fresh nonces must
-// never meet old messages of the same session (spec: signing §11).
-func (k *Keystore) Join(session [32]byte) error {
+// never meet old messages of the same session (spec: signing §11). uses is the
+// KeyShare the session needs: with it the line is pruned, and not before.
+func (k *Keystore) Join(session [32]byte, uses ShareID) error {
 	key := append(recordKey{prefixJoined}, session[:]...)
 	// Of two callers at once, Badger lets one transaction win.
 	err := k.update(func(txn *badger.Txn) error {
@@ -91,7 +94,7 @@ func (k *Keystore) Join(session [32]byte) error {
 		} else if !errors.Is(err, badger.ErrKeyNotFound) {
 			return err
 		}
-		return k.insert(txn, key, k.fileKey, k.plainAD(key), []byte{1})
+		return k.insert(txn, key, k.fileKey, k.plainAD(key), encode(uses))
 	})
 	if errors.Is(err, badger.ErrConflict) {
 		err = ErrJoined

@@ -27,14 +27,17 @@ func (id ShareID) String() string {
 // ShareState is how far a KeyShare has come. It only ever grows:
 //
 //	(none) ── Stage ──► Staged ── Activate ──► Active ── Retire ──► Retired
+//	                      └────────────── Wipe ──► Wiped ◄── Wipe ─────┘
 //
-// Each arrow inserts a record of its own; nothing is replaced.
+// Each arrow inserts a record of its own; nothing is replaced. Wiped keeps what
+// was said for it and none of the share.
 type ShareState uint8
 
 const (
 	Staged  ShareState = 1 // made, read back and decrypted; signs test signatures only
 	Active  ShareState = 2 // its epoch came into force
 	Retired ShareState = 3 // a newer epoch is in force; still signs what names this one
+	Wiped   ShareState = 4 // its data key is destroyed
 )
 
 func (s ShareState) String() string {
@@ -45,6 +48,8 @@ func (s ShareState) String() string {
 		return "active"
 	case Retired:
 		return "retired"
+	case Wiped:
+		return "wiped"
 	}
 	return fmt.Sprintf("state %d", uint8(s))
 }
@@ -104,6 +109,9 @@ func (k *Keystore) StageKeyShare(s KeyShare) error {
 	}
 	k.shareMu.Lock()
 	defer k.shareMu.Unlock()
+	if wiped, err := k.has(shareKey(s.ID, Wiped)); err != nil || wiped {
+		return fmt.Errorf("stage key share %s: %w", s.ID, errors.Join(err, ErrWiped))
+	}
 	body := encode(s)
 	defer clear(body)
 	if err := k.insertShare(s.ID, Staged, body); err != nil {
@@ -121,12 +129,15 @@ func (k *Keystore) StageKeyShare(s KeyShare) error {
 }
 
 // KeyShare returns a share and its state: ErrNotFound if the keystore never
-// had it, ErrCorrupt if it cannot be read any more. The caller owns the copy
-// and wipes it.
+// had it, ErrWiped if it was wiped, ErrCorrupt if it cannot be read any more. The
+// caller owns the copy and wipes it.
 func (k *Keystore) KeyShare(id ShareID) (KeyShare, ShareState, error) {
 	state, err := k.stateOf(id)
 	if err != nil {
 		return KeyShare{}, 0, fmt.Errorf("key share %s: %w", id, err)
+	}
+	if state == Wiped {
+		return KeyShare{}, state, fmt.Errorf("key share %s: %w", id, ErrWiped)
 	}
 	body, err := k.readShare(id, state)
 	if err != nil {
@@ -149,7 +160,10 @@ func (k *Keystore) Activate(id ShareID) error {
 	if err != nil {
 		return fmt.Errorf("activate key share %s: %w", id, err)
 	}
-	if state != Staged {
+	switch state {
+	case Wiped:
+		return fmt.Errorf("activate key share %s: %w", id, ErrWiped)
+	case Active, Retired:
 		return nil
 	}
 	ids, err := k.shareIDs()
@@ -157,7 +171,7 @@ func (k *Keystore) Activate(id ShareID) error {
 		return fmt.Errorf("activate key share %s: %w", id, err)
 	}
 	for other, s := range ids {
-		if other.Key == id.Key && other.Epoch == id.Epoch && other != id && s != Staged {
+		if other.Key == id.Key && other.Epoch == id.Epoch && other != id && (s == Active || s == Retired) {
 			return fmt.Errorf("activate key share %s: try %d of the epoch is %s already", id, other.Try, s)
 		}
 	}
@@ -178,6 +192,8 @@ func (k *Keystore) Retire(id ShareID) error {
 		return fmt.Errorf("retire key share %s: it was never active", id)
 	case Retired:
 		return nil
+	case Wiped:
+		return fmt.Errorf("retire key share %s: %w", id, ErrWiped)
 	}
 	return k.advance(id, Active, Retired)
 }
@@ -204,6 +220,10 @@ func (k *Keystore) Shares() ([]ShareInfo, error) {
 	out := make([]ShareInfo, 0, len(ids))
 	for id, state := range ids {
 		info := ShareInfo{ID: id, State: state}
+		if state == Wiped {
+			out = append(out, info)
+			continue
+		}
 		s, _, err := k.KeyShare(id)
 		if err != nil {
 			info.Err = err
@@ -221,7 +241,7 @@ func (k *Keystore) Shares() ([]ShareInfo, error) {
 
 // stateOf returns the highest state recorded for id.
 func (k *Keystore) stateOf(id ShareID) (ShareState, error) {
-	for s := Retired; s >= Staged; s-- {
+	for s := Wiped; s >= Staged; s-- {
 		ok, err := k.has(shareKey(id, s))
 		if err != nil {
 			return 0, err
@@ -247,11 +267,11 @@ func (k *Keystore) shareIDs() (map[ShareID]ShareState, error) {
 }
 
 // insertShare writes the record of one state under the share's own data key,
-// which is made with the first of them. Destroying that data key will be what
-// wipes a share, whatever copies of its records a disk keeps.
+// which is made with the first of them. Destroying that data key is what wipes a
+// share, whatever copies of its records a disk keeps.
 func (k *Keystore) insertShare(id ShareID, state ShareState, body []byte) error {
 	return k.update(func(txn *badger.Txn) error {
-		dk, err := k.dataKey(txn, id, true)
+		dk, err := k.dataKey(id, true)
 		if err != nil {
 			return err
 		}
@@ -263,7 +283,7 @@ func (k *Keystore) insertShare(id ShareID, state ShareState, body []byte) error 
 func (k *Keystore) readShare(id ShareID, state ShareState) ([]byte, error) {
 	var body []byte
 	err := k.view(func(txn *badger.Txn) error {
-		dk, err := k.dataKey(txn, id, false)
+		dk, err := k.dataKey(id, false)
 		if err != nil {
 			return err
 		}
@@ -272,19 +292,6 @@ func (k *Keystore) readShare(id ShareID, state ShareState) ([]byte, error) {
 		return err
 	})
 	return body, err
-}
-
-func (k *Keystore) dataKey(txn *badger.Txn, id ShareID, create bool) ([]byte, error) {
-	key := dataKeyKey(id)
-	ad := k.recordAD(key.kind(), id, 0, nil)
-	dk, err := k.read(txn, key, k.fileKey, ad)
-	if err == nil || !create || !errors.Is(err, ErrNotFound) {
-		return dk, err
-	}
-	if dk, err = randomBytes(keyBytes); err != nil {
-		return nil, err
-	}
-	return dk, k.insert(txn, key, k.fileKey, ad, dk)
 }
 
 func (k *Keystore) shareAD(id ShareID, state ShareState) []byte {
