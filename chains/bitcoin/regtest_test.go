@@ -36,6 +36,7 @@ type regtest struct {
 	rpc    *client
 	key    *secp256k1.PrivateKey // the faucet's and the miner's
 	coins  []wire.OutPoint       // of faucetCoin each
+	rest   *wire.OutPoint        // of the faucet; nil: what fillFaucet left
 	nextID uint64
 }
 
@@ -284,6 +285,8 @@ func testRegtest(t *testing.T, w *regtest) {
 	t.Run("Fault47_WrongBlock", w.testFault47)
 	t.Run("FollowerKeepsItsPlace", w.testFollowerKeepsItsPlace)
 	t.Run("Stale", w.testStale)
+	t.Run("PlannedBoostedBatches", w.testBoostedBatches)
+	t.Run("PlannedCancel", w.testCancel)
 	t.Run("WrongNetwork", func(t *testing.T) {
 		main := w.param
 		main.CAIP2 = "bip122:000000000019d6689c085ae165831e93"

@@ -61,9 +61,9 @@ func TestFault51_WhatIsBuiltIsStandard(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		pick := func(n int, what string) int { return rapid.IntRange(0, n-1).Draw(t, what) }
-		inputs, outputs := 1+pick(100, "inputs"), 1+pick(101, "outputs")
+		inputs, outputs := 1+pick(100, "inputs"), 1+pick(104, "outputs")
 		if pick(4, "largest") == 0 {
-			inputs, outputs = 100, 101
+			inputs, outputs = 100, 104
 		}
 		u, err := c.Build(plan(inputs, outputs, pick))
 		if err != nil {
@@ -86,7 +86,7 @@ func TestFault51_WhatIsBuiltIsStandard(t *testing.T) {
 		}
 	})
 	least := func(int, string) int { return 0 }
-	for _, size := range [][2]int{{101, 1}, {1, 102}, {0, 1}, {1, 0}} {
+	for _, size := range [][2]int{{101, 1}, {1, 105}, {0, 1}, {1, 0}} {
 		a := plan(max(size[0], 1), size[1], least)
 		if size[0] == 0 {
 			a.Bitcoin.Inputs = nil

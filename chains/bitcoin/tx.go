@@ -28,9 +28,9 @@ const (
 	txVersion = 2                           // spec: outflows B6
 	sequence  = wire.MaxTxInSequenceNum - 2 // 0xfffffffd: replaceable, lock time in force (B6)
 
-	// spec: outflows W5; one more output for change.
+	// spec: outflows W5; change of the pool is split in up to four (U5).
 	maxInputs  = 100
-	maxOutputs = 101
+	maxOutputs = 100 + 4
 
 	// maxLockHeight: from here on a lock time is a date (BIP-65).
 	maxLockHeight = 500_000_000
@@ -88,7 +88,7 @@ func (c *Chain) build(p *ledger.BitcoinTx) (chains.Unsigned, error) {
 		out += o.Sats
 		tx.AddTxOut(wire.NewTxOut(int64(o.Sats), script))
 	}
-	if in != out+p.Fee { // spec: outflows I6; at most 101 × 2⁵¹, no overflow but by Fee
+	if in != out+p.Fee { // spec: outflows I6; at most 104 × 2⁵¹, no overflow but by Fee
 		return chains.Unsigned{}, fmt.Errorf("inputs %d are not outputs %d and fee %d", in, out, p.Fee)
 	}
 	u := chains.Unsigned{Chain: c.name, Bytes: noWitness(tx), TxID: tx.TxHash().String()}

@@ -203,6 +203,19 @@ func (c *Cluster) sign(key string, digest ledger.Hash) []byte {
 	return sig[1:]
 }
 
+// PrivateKey is the private half of one of the cluster's own addresses: what a
+// quorum's sessions compute with, here in one place.
+func (c *Cluster) PrivateKey(p address.Path) *secp256k1.PrivateKey {
+	c.t.Helper()
+	delta, err := address.Delta(address.KeyECDSA, ledger.KeyECDSA1, c.ecdsa.PubKey().SerializeCompressed(), p)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var tweak secp256k1.ModNScalar
+	tweak.SetBytes(&delta)
+	return secp256k1.NewPrivateKey(tweak.Add(&c.ecdsa.Key))
+}
+
 // flip certifies the opened epoch.
 func (c *Cluster) flip() {
 	v := c.View()
