@@ -83,6 +83,8 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).flip)
 	case KindRepaySeen:
 		return handle(x, a, (*execution).repaySeen)
+	case KindRefusal:
+		return handle(x, a, (*execution).refuses)
 	case KindVote:
 		return handle(x, a, (*execution).vote)
 	case KindPause:

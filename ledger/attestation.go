@@ -51,6 +51,7 @@ const (
 	KindReversed   Kind = 18 // ReversedFact: fact, Q
 	KindDeepFork   Kind = 19 // DeepForkFact: fact, Q
 	KindForeign    Kind = 24 // ForeignFact: fact, Q
+	KindRefusal    Kind = 21 // Refusal: one member
 	KindVote       Kind = 16 // Vote: as committee §9 says of its proposal
 	KindPause      Kind = 17 // Pause: one member
 )

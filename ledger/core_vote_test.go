@@ -120,7 +120,7 @@ func TestVoteQuorumsAndDelays(t *testing.T) {
 		"unhalt": {func(s *State) { s.OutflowsHalt = "HOLD: x" },
 			Proposal{Kind: ProposeLift, Text: "looked at", Flag: FlagHalt, Halt: "HOLD: x"}, 3, hour,
 			func(s *State) bool { return s.OutflowsHalt == "" }},
-		"a cap up":         {capped, setting1("btc", "borrow_cap", "501"), 3, 2 * day, param(func(p PoolParam) bool { return p.BorrowCap == fixed.New(501) })},
+		"a cap up": {capped, setting1("btc", "borrow_cap", "501"), 3, 2 * day, param(func(p PoolParam) bool { return p.BorrowCap == fixed.New(501) })},
 		"an outflow cap up": {change(func(p *Pool) { p.Param.CapHour = fixed.New(500) }), setting1("btc", "cap_hour", "501"), 3, 2 * day,
 			param(func(p PoolParam) bool { return p.CapHour == fixed.New(501) })},
 		"an outflow cap taken away": {change(func(p *Pool) { p.Param.CapHourBps = 500 }), setting1("btc", "cap_hour_bps", "0"), 3, 2 * day,

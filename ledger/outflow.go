@@ -165,6 +165,7 @@ type Attempt struct {
 	Try      uint64      `cbor:"11,keyasint"` // KeyShare generation: (key, epoch, try)
 	Body     uint64      `cbor:"14,keyasint"` // counts distinct transactions: a retry keeps it
 	Absurd   []MemberID  `cbor:"15,keyasint"` // who finds its fee absurd, sorted
+	Refused  []Refuser   `cbor:"16,keyasint"` // who will not sign it, and why, sorted by member
 	Bitcoin  *BitcoinTx  `cbor:"12,keyasint"`
 	Ethereum *EthereumTx `cbor:"13,keyasint"`
 }

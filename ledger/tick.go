@@ -170,7 +170,9 @@ func (x *execution) openAttempt(b Batch, a Attempt) {
 		try = k.Try
 	}
 	if len(a.Roster) == 0 {
-		a.Roster = s.roster(e, b.ID, a.K)
+		if a.Roster = s.roster(e, b.ID, a.K); len(b.Attempts) > 0 {
+			a.Roster = last(a.Roster, b.Newest().refusers())
+		}
 	}
 	if a.M == 0 {
 		a.M, a.Epoch, a.Try = e.M, e.Number, try
@@ -218,8 +220,8 @@ func (x *execution) retry(b Batch) {
 		return
 	}
 	span := min(2*(a.Deadline-a.Millis), maxAttemptMillis)
-	gave := a.Gave
-	a.K, a.Kind, a.Gave = a.K+1, AttemptRetry, nil
+	gave := append(slices.Clone(a.Gave), a.refusers()...)
+	a.K, a.Kind, a.Gave, a.Refused = a.K+1, AttemptRetry, nil, nil
 	a.Deadline = x.s.Millis + span
 	if b.Kind == BatchPay {
 		e, _ := x.s.epochNumber(a.Epoch)

@@ -135,6 +135,14 @@ func (n *Node) world(v *ledger.State) world {
 		w.seen[c] = o
 	}
 	w.ready = append(w.ready, n.readyShares...)
+	w.screened = n.screening.inflows()
+	for k, r := range n.refusals {
+		if b, ok := v.Batches.Get(k.batch); ok && b.Done {
+			delete(n.refusals, k)
+			continue
+		}
+		w.refusals = append(w.refusals, r)
+	}
 	for k, g := range n.gaveUp {
 		if b, ok := v.Batches.Get(k.batch); ok && b.Done {
 			delete(n.gaveUp, k)

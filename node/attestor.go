@@ -29,6 +29,8 @@ type world struct {
 	ready    []ledger.ShareReady
 	tests    []ledger.TestSig
 	gaveUp   []ledger.GaveUp
+	refusals []ledger.Refusal
+	screened map[string]bool // inflows that the operator's screening lets in; nil: there is none
 	forked   map[string]bool // chains whose best branch left the final one
 	flip     *ledger.Certificate
 	feeEvery uint64 // ms
@@ -76,6 +78,11 @@ func planAttestations(v *ledger.State, w world) []statement {
 	for _, g := range w.gaveUp {
 		if b, ok := v.Batches.Get(g.Batch); ok && !b.Done && b.Spent == nil && b.Newest().K == g.Attempt && !hasMember(b.Newest().Gave, w.self) {
 			say(ledger.KindGaveUp, g)
+		}
+	}
+	for _, r := range w.refusals {
+		if b, ok := v.Batches.Get(r.Batch); ok && !b.Done && b.Spent == nil && b.Newest().K == r.Attempt && b.Newest().RefusedBy(w.self) != r.Reason {
+			say(ledger.KindRefusal, r)
 		}
 	}
 	if v.Epoch().Number == 0 {
@@ -144,6 +151,9 @@ func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w wo
 		}
 		if v.Counted(in.Fact.ID) || !isDeposit(v, in.Fact) {
 			continue
+		}
+		if w.screened != nil && !w.screened[in.Fact.ID] {
+			continue // withheld until its screening lets it in
 		}
 		if in.Depth >= v.Genesis.InflowDepth(c.Name, totals[in.Fact.Block]) {
 			say(ledger.KindInflow, in.Fact)

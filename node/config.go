@@ -27,6 +27,11 @@ type Config struct {
 	Venues []string      `toml:"venues"` // public venues that are asked for prices: bitstamp, coinbase, kraken
 	Prices []string      `toml:"prices"` // URLs of price servers besides, {asset} stands for the asset's symbol
 
+	// What this node's operator adds to the ledger's rules; it can only be stricter
+	// (spec: committee §5).
+	Limits []Limit `toml:"limit,omitempty"`  // what this node signs at most
+	Screen string  `toml:"screen,omitempty"` // URL of the operator's screening service; empty: none
+
 	Alerts []alert.Rule `toml:"alerts,omitempty"` // webhooks of this node's operator
 
 	// TraitorOf makes this node a traitor of the cluster with this genesis hash,
@@ -145,6 +150,9 @@ func (c Config) Validate(g ledger.Genesis) error {
 		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
 			return fmt.Errorf("operator listener %q: want a loopback address", c.Operator)
 		}
+	}
+	if err := c.validatePolicy(g); err != nil {
+		return err
 	}
 	return alert.Validate(c.Alerts, g)
 }

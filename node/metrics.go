@@ -9,6 +9,7 @@ import (
 // metrics are this node's own; the registerer is the caller's.
 type metrics struct {
 	refusals   *prometheus.CounterVec
+	unsigned   *prometheus.CounterVec
 	sessions   *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
 	notCounted *prometheus.CounterVec
@@ -25,6 +26,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_attestation_refusals_total", Help: "Own attestations that the ledger refused, by code.",
 		}, []string{"code"}),
+		unsigned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "coffer_signer_refusals_total", Help: "Attempts this node would not sign, by check: caps, limit, screening.",
+		}, []string{"check"}),
 		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_session_total", Help: "Signing sessions joined, by curve and outcome.",
 		}, []string{"curve", "outcome"}),
@@ -53,12 +57,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "coffer_alert_total", Help: "Webhook alerts of this node's rules, by kind and outcome (sent, failed, dropped).",
 		}, []string{"kind", "outcome"}),
 	}
-	r.MustRegister(m.refusals, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history,
+	r.MustRegister(m.refusals, m.unsigned, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history,
 		m.venueFails, m.venueTimes, m.priceTimes, m.alerts)
 	return m
 }
 
 func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(code).Inc() }
+func (m *metrics) unsignedFor(check string)       { m.unsigned.WithLabelValues(check).Inc() }
 func (m *metrics) historyFailed()                 { m.history.Inc() }
 func (m *metrics) alert(kind, outcome string)     { m.alerts.WithLabelValues(kind, outcome).Inc() }
 func (m *metrics) ignored(reason string)          { m.notCounted.WithLabelValues(reason).Inc() }

@@ -60,6 +60,7 @@ type Node struct {
 	started          time.Time
 	wg               sync.WaitGroup
 
+	screening        *screening                    // nil: none
 	saying           sync.Mutex                    // held while a statement is numbered and ordered
 	seq, seqReserved uint64                        // under saying
 	said             map[string]ledger.PriceReport // the attestor's alone: own newest signed report, by asset
@@ -74,6 +75,7 @@ type Node struct {
 	readyShares []ledger.ShareReady
 	keyMissing  map[string]string
 	gaveUp      map[jobKey]ledger.GaveUp
+	refusals    map[jobKey]ledger.Refusal
 	failedAt    map[jobKey]time.Time
 	verdicts    map[jobKey]bool
 	sigs        map[inputKey]signature
@@ -93,6 +95,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		chains: map[string]chains.Chain{},
 		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, chainStatus: map[string]api.ChainStatus{},
 		ignored: map[string]bool{}, rescans: map[string]uint64{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
+		refusals: map[jobKey]ledger.Refusal{}, screening: newScreening(cfg.Screen),
 		failedAt: map[jobKey]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
 	}
@@ -235,7 +238,7 @@ func listen(addr string) (net.Listener, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	work := []func(context.Context){n.watchPrices, n.attest, n.sign, n.keep, n.broadcast, n.share, n.prepare, n.alerts.Run}
+	work := []func(context.Context){n.watchPrices, n.attest, n.screenInflows, n.sign, n.keep, n.broadcast, n.share, n.prepare, n.alerts.Run}
 	if n.liar != nil {
 		n.log.Error("THIS NODE IS A TRAITOR: it lies and sends garbage, for a test")
 		work = append(work, n.liar.babble)

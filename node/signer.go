@@ -179,6 +179,11 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 		return nil // another attempt by now, or another history
 	}
 	j.batch, j.attempt = b, b.Newest() // of the ledger that the certificate covers, not of the one that began the job
+	if j.kind == ledger.BatchPay {
+		if why := n.refuses(ctx, v, j); why != "" {
+			return fmt.Errorf("refused: %s", why)
+		}
+	}
 	inputs, err := n.inputs(v, j)
 	if err != nil {
 		return err
@@ -255,6 +260,7 @@ func (n *Node) runTurns(ctx context.Context, j job, input int, in chains.ToSign,
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		n.suspectRefusers(j, suspects)
 		turn = n.pickTurn(j.attempt, turn, suspects)
 		committee := j.attempt.Committee(turn)
 		if !hasMember(committee, n.self) {
@@ -336,6 +342,7 @@ func (n *Node) awaitTurn(ctx context.Context, j job, input int, committee []ledg
 			if n.signed(j, input) {
 				return 0, false
 			}
+			n.suspectRefusers(j, suspects)
 			for _, m := range committee {
 				if !n.peers.Alive(m) || suspects[m] {
 					return 0, false

@@ -39,7 +39,7 @@ func nodeOf(t *testing.T, c *cluster, i int) *Node {
 		self: idOf(c.keys[i]), key: c.keys[i], log: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry()),
 		app: a, keys: ks, chains: testChains(t, c.s.Genesis),
 		sigs: map[inputKey]signature{}, unshared: map[inputKey]map[ledger.MemberID]bool{}, verdicts: map[jobKey]bool{},
-		turns: map[turnKey]chan uint64{}, failedAt: map[jobKey]time.Time{}, gaveUp: map[jobKey]ledger.GaveUp{},
+		turns: map[turnKey]chan uint64{}, failedAt: map[jobKey]time.Time{}, gaveUp: map[jobKey]ledger.GaveUp{}, refusals: map[jobKey]ledger.Refusal{},
 	}
 }
 

@@ -237,6 +237,9 @@ func (s *server) whyPlanned(v view, b ledger.Batch, out *client.Why, wait func(c
 	a := b.Attempts[len(b.Attempts)-1]
 	out.Attempt = &a.K
 	out.Next = &client.Next{What: fmt.Sprintf("attempt %d with another committee", a.K+1), At: at(a.Deadline)}
+	for _, r := range a.Refused {
+		wait(client.Waiting{What: "refusal", Peer: v.name(r.Member), Have: r.Reason})
+	}
 	for _, x := range s.running(b.ID) {
 		if x.Attempt != a.K {
 			continue
