@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,6 +70,7 @@ type toyState struct {
 
 	Epochs []ledger.Epoch       `cbor:"9,keyasint"` // in force before Epoch
 	Flips  []ledger.Certificate `cbor:"10,keyasint"`
+	Millis uint64               `cbor:"11,keyasint"` // by "clock MS"
 }
 
 type toyPlan struct {
@@ -108,7 +110,7 @@ func (a *toy) Check(tx []byte) (attestation bool, err error) {
 	if len(tx) == 0 {
 		return false, errors.New("empty")
 	}
-	return bytes.HasPrefix(tx, []byte("fact ")), nil
+	return bytes.HasPrefix(tx, []byte("fact ")) || bytes.HasPrefix(tx, []byte("clock ")), nil
 }
 
 func (a *toy) Apply(txs [][]byte) (rs []Result) {
@@ -134,6 +136,9 @@ func (a *toy) Apply(txs [][]byte) (rs []Result) {
 		case word == "open":
 			s.OpenedAt, s.Next = s.Height, a.next
 			h.Root = sha256.Sum256(ledger.Marshal(s))
+		case word == "clock":
+			ms, _ := strconv.ParseUint(arg, 10, 64)
+			s.Millis = max(s.Millis, ms)
 		case word == "flip" && !a.flips(arg):
 			code = ledger.BadSignature
 		case word == "flip":
@@ -160,7 +165,7 @@ func (a *toy) Apply(txs [][]byte) (rs []Result) {
 func (a *toy) View() View {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	v := View{Height: a.s.Height, Head: a.s.Head, Epoch: a.s.Epoch, PlannedAt: a.s.PlannedAt}
+	v := View{Height: a.s.Height, Head: a.s.Head, Epoch: a.s.Epoch, PlannedAt: a.s.PlannedAt, Millis: a.s.Millis}
 	if a.s.OpenedAt != 0 {
 		v.Opened = &Opened{Height: a.s.OpenedAt, Epoch: a.s.Next}
 	}
@@ -368,6 +373,10 @@ func (w wire) Forward(ctx context.Context, leader ledger.MemberID, request []byt
 	if live == nil {
 		return nil, errors.New("not connected")
 	}
+	if k := w.c.court; k != nil && k.censored(to, request) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	b := live.HandleForward(ctx, w.m.id, request)
 	w.m.mu.Lock()
 	defer w.m.mu.Unlock()
@@ -378,6 +387,10 @@ func (w wire) Forward(ctx context.Context, leader ledger.MemberID, request []byt
 }
 
 func (w wire) Broadcast(kind uint8, body []byte) {
+	if kind == GossipComplaint {
+		w.complain(body)
+		return
+	}
 	var s signedApproval
 	if err := ledger.Unmarshal(body, &s); err != nil || kind != GossipApproval {
 		w.c.t.Errorf("broadcast %d: %v", kind, err)
@@ -399,6 +412,28 @@ func (w wire) Broadcast(kind uint8, body []byte) {
 			_ = live.HandleApproval(w.m.id, body)
 		}
 	}
+}
+
+func (w wire) complain(body []byte) {
+	k := w.c.court
+	if k != nil && k.traitor(w.m) {
+		return // says what its test says
+	}
+	for _, to := range w.c.members {
+		if k != nil && k.traitor(to) {
+			continue // does not hand over when it hears
+		}
+		if live := to.live.Load(); live != nil && to != w.m && w.c.linked(w.m, to) {
+			if err := live.HandleComplaint(w.m.id, body); err != nil {
+				w.c.t.Errorf("complaint of member %d at %d: %v", w.m.n, to.n, err)
+			}
+		}
+	}
+}
+
+func (w wire) alive(id ledger.MemberID) bool {
+	m := w.c.find(id)
+	return m != nil && w.c.linked(w.m, m)
 }
 
 func (m *member) approved() []ledger.Approval {
@@ -431,6 +466,7 @@ func (c *cluster) tryStart(m *member) error {
 		Address: address, Transport: m.liar, Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(m.key, a) },
 		MayApprove: m.mayApprove, Arrived: m.arrived,
+		SignComplaint: func(x Complaint) ledger.MemberSig { return SignComplaint(m.key, x) }, Alive: w.alive,
 		Settings: c.settings, Logger: c.quiet.With("member", m.n), off: c.off,
 	})
 	if err != nil {

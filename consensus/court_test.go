@@ -19,6 +19,7 @@ type court struct {
 	traitors []*member
 
 	mu     sync.Mutex
+	censor func(tx string) bool        // what a leading traitor orders not
 	parent map[ledger.Hash]ledger.Hash // of every head an honest member approved or applied
 	said   map[ledger.Approval]map[int]bool
 	joined map[string]map[int]bool // by text of a plan: honest members that would sign it
@@ -78,6 +79,20 @@ func (k *court) heard(m *member, a ledger.Approval) bool {
 		}
 	}
 	return true
+}
+
+// suppress says what a traitor who leads does not order.
+func (k *court) suppress(censor func(tx string) bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.censor = censor
+}
+
+func (k *court) censored(to *member, b []byte) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var r request
+	return k.traitor(to) && k.censor != nil && ledger.Unmarshal(b, &r) == nil && k.censor(string(r.Tx))
 }
 
 // learn notes m's heads down from height, as far as they are news.

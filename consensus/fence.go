@@ -14,8 +14,8 @@ import (
 
 // fence stands between raft and its transport and looks at each request before
 // raft does: raft deletes first and asks later, believes any configuration, and
-// panics on some bytes (spec: consensus §3). What comes from a shunned member
-// will be refused here too.
+// panics on some bytes (spec: consensus §3). What comes from a shunned member is
+// refused here too.
 type fence struct {
 	raft.Transport
 	c    *Consensus
@@ -83,6 +83,9 @@ func (f *fence) handle(rpc raft.RPC) {
 		f.pass(rpc)
 		return
 	}
+	if f.shunned(rpc) {
+		return
+	}
 	switch cmd := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
 		upTo, err := f.inspect(cmd)
@@ -113,6 +116,29 @@ func (f *fence) handle(rpc raft.RPC) {
 		}
 	}
 	f.pass(rpc)
+}
+
+// shunned answers what a shunned member sends: entries, votes and all.
+func (f *fence) shunned(rpc raft.RPC) bool {
+	cmd, ok := rpc.Command.(raft.WithRPCHeader)
+	if !ok {
+		return false
+	}
+	m, err := memberOf(raft.ServerID(cmd.GetRPCHeader().ID))
+	if err != nil || !f.c.shuns(m) {
+		return false
+	}
+	rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, errShunned)
+	return true
+}
+
+// SetHeartbeatHandler puts the fence before raft's short cut for heartbeats.
+func (f *fence) SetHeartbeatHandler(handle func(raft.RPC)) {
+	f.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if !f.shunned(rpc) {
+			handle(rpc)
+		}
+	})
 }
 
 func (f *fence) pass(rpc raft.RPC) bool {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -45,6 +46,8 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if c.Err() != nil {
 		return nil
 	}
+	c.applying.Store(time.Now().UnixNano())
+	defer c.applying.Store(0)
 	results, err := c.apply(l.Index, commands(l.Data))
 	if err != nil {
 		c.fail(fmt.Errorf("apply raft entry %d: %w", l.Index, err))
@@ -72,7 +75,17 @@ func (c *Consensus) apply(index uint64, txs [][]byte) ([]Result, error) {
 		return nil, err
 	}
 	c.remember(results)
+	c.seenApplied(headers)
 	return results, c.advance(index)
+}
+
+// seenApplied: what this node had forwarded is ordered.
+func (c *Consensus) seenApplied(hs []ledger.Header) {
+	done := make([]ledger.Hash, len(hs))
+	for i, h := range hs {
+		done[i] = h.Command
+	}
+	c.grieve.done(done...)
 }
 
 // advance publishes the state that the App has come to.

@@ -60,6 +60,10 @@ type View struct {
 	// PlannedAt is the last height that planned an outflow's attempt: it is
 	// approved at once (spec: consensus §6.2).
 	PlannedAt uint64
+
+	// Millis is ledger time, Unix ms; 0 while it is not to be compared with
+	// clocks. A leader under which it lags is complained of.
+	Millis uint64
 }
 
 // Opened is an epoch that is not in force yet.
@@ -103,7 +107,6 @@ type Gossip interface {
 }
 
 // GossipApproval is the kind of an approval; HandleApproval takes its bodies.
-// Complaints and heartbeats will get kinds of their own.
 const GossipApproval uint8 = 1
 
 // PromiseStore keeps the last promise outside raft's directory. SavePromise
@@ -151,6 +154,12 @@ type Config struct {
 	// (spec: consensus R3). What it returns is saved with the promise, before
 	// the approval leaves (R5a's verdicts); DecodePromise gives it back.
 	MayApprove func(ledger.Approval) (verdicts []byte, err error)
+
+	// SignComplaint signs a complaint with the node's identity key; without it
+	// this node never complains. Alive tells whether a member was heard from
+	// within the last second or so; without it only censorship is complained of.
+	SignComplaint func(Complaint) ledger.MemberSig
+	Alive         func(ledger.MemberID) bool
 
 	Settings Settings // zero fields take DefaultSettings
 	Logger   *slog.Logger
@@ -235,7 +244,10 @@ type Consensus struct {
 	reads   *coalescer
 	arrived arrivals
 	pool    *pool
+	grieve  *grievances
+	layer   *layer // nil: Config.Transport
 
+	applying  atomic.Int64  // when the entry under way began, Unix ns; 0: none
 	readyTerm atomic.Uint64 // the term in which this leader's Barrier came through
 
 	genesis ledger.Epoch // that of height 0
@@ -284,7 +296,7 @@ func New(cfg Config) (*Consensus, error) {
 	c := &Consensus{
 		cfg: cfg, log: cfg.Logger, ctx: ctx, cancel: cancel,
 		changed: make(chan struct{}), failed: make(chan struct{}), wake: make(chan struct{}, 1),
-		submits: newSubmits(), pool: newPool(), arrived: make(arrivals, maxArrived),
+		submits: newSubmits(), pool: newPool(), grieve: newGrievances(), arrived: make(arrivals, maxArrived),
 	}
 	c.reads = &coalescer{verify: c.verifyLeader, spawn: c.spawn}
 	if err := c.open(); err != nil {
@@ -297,7 +309,7 @@ func New(cfg Config) (*Consensus, error) {
 		}
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
-	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark, c.announce} {
+	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark, c.announce, c.complain} {
 		c.spawn(run)
 	}
 	return c, nil
@@ -334,8 +346,9 @@ func (c *Consensus) open() (err error) {
 
 	trans := c.cfg.Transport
 	if trans == nil {
+		c.layer = newLayer(c.cfg.Stream, c)
 		trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: c.cfg.Stream, MaxPool: 3, MaxRPCsInFlight: 8, Timeout: transportTimeout,
+			Stream: c.layer, MaxPool: 3, MaxRPCsInFlight: 8, Timeout: transportTimeout,
 			MsgpackUseNewTimeFormat: true, Logger: conf.Logger,
 		})
 	}
@@ -428,6 +441,8 @@ type Status struct {
 	Equivocated uint64 // approvals that contradicted an earlier one of their author
 	Unproven    uint64 // height of a state taken over from another member and proved by nobody yet; 0: none
 	Forked      uint64 // newest height at which f+1 members approve another history or state; 0: none
+	Complaints  []HeardComplaint
+	Shunned     []Shunned
 }
 
 // Status describes this node now.
@@ -438,6 +453,7 @@ func (c *Consensus) Status() Status {
 	s.Leader, s.HasLeader = c.Leader()
 	s.Certified, s.Equivocated, s.Forked = c.pool.status()
 	s.Unproven = c.unproven.Load()
+	s.Complaints, s.Shunned = c.grieve.alarms(time.Now())
 	return s
 }
 

@@ -131,8 +131,16 @@ func (c *Consensus) Submit(ctx context.Context, tx []byte) (Receipt, error) {
 	if c.Leading() {
 		return c.order(ctx, through, tx)
 	}
+	if leader, ok := c.Leader(); ok && leader != c.cfg.Self {
+		c.grieve.sent(tx, leader, time.Now())
+	}
 	reply, err := c.ask(ctx, request{Op: opSubmit, Tx: tx})
 	if err != nil {
+		// Of an attestation the leader's word is not enough: it is said until it
+		// is applied. A client was told that it may say something else.
+		if through == (ledger.MemberID{}) && (errors.Is(err, ErrRefused) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNoLeader)) {
+			c.grieve.done(sha256.Sum256(tx))
+		}
 		return Receipt{}, fmt.Errorf("forward command: %w", err)
 	}
 	if err := c.WaitHeight(ctx, reply.Height); err != nil {

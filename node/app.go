@@ -98,6 +98,9 @@ func (a *app) Apply(txs [][]byte) []consensus.Result {
 func (a *app) View() consensus.View {
 	s := a.state
 	v := consensus.View{Height: s.Height, Head: s.Head, Epoch: s.Epoch(), PlannedAt: s.PlannedAt}
+	if v.Epoch.Number > 0 { // before that time rests where the genesis says
+		v.Millis = s.Millis
+	}
 	if o := s.Opening; o != nil {
 		v.Opened = &consensus.Opened{Height: o.Height, Epoch: o.Epoch}
 	}

@@ -101,6 +101,7 @@ func (n *Node) Status() api.NodeStatus {
 	if err := n.cons.Err(); err != nil {
 		st.Halted = err.Error()
 	}
+	n.alarms(&st, s)
 	if pp, err := n.keys.PreParams(); err == nil {
 		st.PreParams = pp
 	}
@@ -129,6 +130,24 @@ func (n *Node) Status() api.NodeStatus {
 	}
 	st.Operator["peers"] = peers
 	return st
+}
+
+// alarms says of consensus what people have to look at.
+func (n *Node) alarms(st *api.NodeStatus, s consensus.Status) {
+	if s.Forked > 0 {
+		st.NotReady = append(st.NotReady, fmt.Sprintf("other members approve another history or state than this node holds, last at height %d", s.Forked))
+	}
+	if s.Unproven > 0 {
+		st.NotReady = append(st.NotReady, fmt.Sprintf("the state taken over at height %d is not vouched for yet: nothing is approved or signed here", s.Unproven))
+	}
+	complaints, shunned := []map[string]any{}, []map[string]any{}
+	for _, x := range s.Complaints {
+		complaints = append(complaints, map[string]any{"from": n.name(x.From), "leader": n.name(x.Leader), "reason": x.Reason, "at": time.UnixMilli(int64(x.Millis)).UTC()})
+	}
+	for _, x := range s.Shunned {
+		shunned = append(shunned, map[string]any{"member": n.name(x.Member), "reason": x.Reason, "until": x.Until.UTC(), "times": x.Times})
+	}
+	st.Operator["complaints"], st.Operator["shunned"] = complaints, shunned
 }
 
 // Sessions are the sessions this node has joined and not finished.

@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"github.com/coffer-network/coffer/consensus"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -60,6 +61,20 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	r.MustRegister(m.refusals, m.unsigned, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history,
 		m.venueFails, m.venueTimes, m.priceTimes, m.alerts)
 	return m
+}
+
+// watchConsensus shows what an operator must be woken for: each of these is 0
+// while all is well.
+func watchConsensus(r prometheus.Registerer, status func() consensus.Status) {
+	gauge := func(name, help string, value func(consensus.Status) float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(status()) }))
+	}
+	gauge("coffer_complaints", "Members that complain of the leader now.", func(s consensus.Status) float64 { return float64(len(s.Complaints)) })
+	gauge("coffer_shunned_members", "Members whose raft streams and votes this node refuses now.", func(s consensus.Status) float64 { return float64(len(s.Shunned)) })
+	gauge("coffer_forked_height", "Newest height at which more members than can be traitors approve another history or state than this node holds.",
+		func(s consensus.Status) float64 { return float64(s.Forked) })
+	gauge("coffer_unproven_height", "Height of a state taken over by snapshot that nobody has vouched for yet: this node approves and signs nothing.",
+		func(s consensus.Status) float64 { return float64(s.Unproven) })
 }
 
 func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(code).Inc() }

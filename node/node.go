@@ -205,7 +205,9 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		Promises: n.keys, Mark: marks{n.keys},
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(n.key, a) },
 		MayApprove: n.mayApprove, Arrived: n.app.arrived,
-		Settings: cfg.settings(), Logger: n.log,
+		SignComplaint: func(x consensus.Complaint) ledger.MemberSig { return consensus.SignComplaint(n.key, x) },
+		Alive:         func(m ledger.MemberID) bool { return n.peers.Alive(p2p.ID(m)) },
+		Settings:      cfg.settings(), Logger: n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -219,6 +221,12 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 			n.log.Debug("approval refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
 		}
 	})
+	n.peers.HandleGossip(consensus.GossipComplaint, func(from p2p.ID, body []byte) {
+		if err := n.cons.HandleComplaint(ledger.MemberID(from), body); err != nil {
+			n.log.Debug("complaint refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
+		}
+	})
+	watchConsensus(n.reg, n.cons.Status)
 	n.peers.HandleRequest(requestSubmit, func(ctx context.Context, from p2p.ID, body []byte) ([]byte, error) {
 		return n.cons.HandleForward(ctx, ledger.MemberID(from), body), nil
 	})
