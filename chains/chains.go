@@ -39,6 +39,12 @@ type Chain interface {
 	// the transaction.
 	Finish(u Unsigned, sigs []Signature) (Raw, error)
 
+	// Consumed returns those of the resources that the best chain has no more,
+	// asked of the member's node and not of any picture: an output that is spent or
+	// was never there, a sequence that is used up. What waits in a memory pool
+	// consumes nothing. Resources are named as in Reads.
+	Consumed(ctx context.Context, resources []string) ([]string, error)
+
 	// Broadcast sends a finished transaction, any number of times. Nil means
 	// that the node has it or the chain does; every other outcome is one of
 	// the errors below and changes nothing (spec: outflows §3.5, §4.4).

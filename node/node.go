@@ -60,7 +60,10 @@ type Node struct {
 	started          time.Time
 	wg               sync.WaitGroup
 
-	screening        *screening                    // nil: none
+	screening *screening        // nil: none
+	fenceMu   sync.Mutex        // held while a chain is compared with the ledger
+	fences    map[string]*Fence // by chain; under fenceMu
+
 	saying           sync.Mutex                    // held while a statement is numbered and ordered
 	seq, seqReserved uint64                        // under saying
 	said             map[string]ledger.PriceReport // the attestor's alone: own newest signed report, by asset
@@ -98,6 +101,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		refusals: map[jobKey]ledger.Refusal{}, screening: newScreening(cfg.Screen),
 		failedAt: map[jobKey]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
+		fences: map[string]*Fence{},
 	}
 	n.metrics = newMetrics(n.reg)
 	if n.liar, err = newTraitor(n, cfg.TraitorOf, g); err != nil {

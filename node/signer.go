@@ -184,7 +184,7 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 			return fmt.Errorf("refused: %s", why)
 		}
 	}
-	inputs, err := n.inputs(v, j)
+	inputs, spends, err := n.inputs(v, j)
 	if err != nil {
 		return err
 	}
@@ -202,6 +202,9 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 		if !timely {
 			return fmt.Errorf("%w: planned at another time than it reached this member", errGiveUp)
 		}
+		if err := n.checkFence(ctx, v, j.batch.Chain, spends); err != nil {
+			return err
+		}
 	}
 	// One session after the other per attempt: inputs of one transaction contend
 	// for the same cores, and a failed turn of one says who is missing to all.
@@ -217,27 +220,43 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 }
 
 // inputs builds the transaction from this node's own ledger, reads the bytes
-// back and asks VerifySpend: the only door to a session.
-func (n *Node) inputs(v *ledger.State, j job) ([]chains.ToSign, error) {
+// back and asks VerifySpend: the only door to a session. spends are the resources
+// it consumes.
+func (n *Node) inputs(v *ledger.State, j job) (inputs []chains.ToSign, spends []string, err error) {
 	if j.kind == ledger.BatchTest {
-		return []chains.ToSign{{Digest: j.batch.Digest}}, nil
+		return []chains.ToSign{{Digest: j.batch.Digest}}, nil, nil
 	}
 	chain, ok := n.chains[j.batch.Chain]
 	if !ok {
-		return nil, fmt.Errorf("chain %q is not followed", j.batch.Chain)
+		return nil, nil, fmt.Errorf("chain %q is not followed", j.batch.Chain)
 	}
 	u, err := chain.Build(j.attempt)
 	if err != nil {
-		return nil, fmt.Errorf("build: %w", err)
+		return nil, nil, fmt.Errorf("build: %w", err)
 	}
 	spends, pays, err := chain.Reads(u)
 	if err != nil {
-		return nil, fmt.Errorf("read back: %w", err)
+		return nil, nil, fmt.Errorf("read back: %w", err)
 	}
 	if err := v.VerifySpend(j.batch.ID, j.attempt.K, spends, pays); err != nil {
-		return nil, fmt.Errorf("verify spend: %w", err)
+		return nil, nil, fmt.Errorf("verify spend: %w", err)
 	}
-	return u.Inputs, nil
+	return u.Inputs, spends, nil
+}
+
+// checkFence asks one chain at a time, for whichever job comes.
+func (n *Node) checkFence(ctx context.Context, v *ledger.State, chain string, spends []string) error {
+	n.mu.Lock()
+	picture := n.seen[chain]
+	n.mu.Unlock()
+	n.fenceMu.Lock()
+	defer n.fenceMu.Unlock()
+	f := n.fences[chain]
+	if f == nil {
+		f = new(Fence)
+		n.fences[chain] = f
+	}
+	return f.Check(ctx, v, chain, n.chains[chain], spends, picture)
 }
 
 func (n *Node) signed(j job, input int) bool {

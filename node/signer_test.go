@@ -39,7 +39,7 @@ func nodeOf(t *testing.T, c *cluster, i int) *Node {
 		self: idOf(c.keys[i]), key: c.keys[i], log: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry()),
 		app: a, keys: ks, chains: testChains(t, c.s.Genesis),
 		sigs: map[inputKey]signature{}, unshared: map[inputKey]map[ledger.MemberID]bool{}, verdicts: map[jobKey]bool{},
-		turns: map[turnKey]chan uint64{}, failedAt: map[jobKey]time.Time{}, gaveUp: map[jobKey]ledger.GaveUp{}, refusals: map[jobKey]ledger.Refusal{},
+		turns: map[turnKey]chan uint64{}, failedAt: map[jobKey]time.Time{}, gaveUp: map[jobKey]ledger.GaveUp{}, fences: map[string]*Fence{}, refusals: map[jobKey]ledger.Refusal{},
 	}
 }
 
@@ -342,7 +342,7 @@ func TestInputsPassTheDoor(t *testing.T) {
 	c, b := paying(t)
 	n := nodeOf(t, c, 0)
 	j := planSigning(c.s, n.self)[0]
-	ins, err := n.inputs(c.s, j)
+	ins, _, err := n.inputs(c.s, j)
 	if err != nil || len(ins) != 1 {
 		t.Fatalf("%d inputs, %v", len(ins), err)
 	}
@@ -378,12 +378,12 @@ func TestInputsPassTheDoor(t *testing.T) {
 	} {
 		w := j
 		change(&w)
-		if _, err := n.inputs(c.s, w); err == nil {
+		if _, _, err := n.inputs(c.s, w); err == nil {
 			t.Errorf("%s: built for a session", name)
 		}
 	}
 	c.some(3, ledger.KindSpent, ledger.SpentFact{Batch: b.ID, Foreign: true, Height: 213, Block: "x"})
-	if _, err := n.inputs(c.s, j); err == nil {
+	if _, _, err := n.inputs(c.s, j); err == nil {
 		t.Error("halted: built for a session")
 	}
 }

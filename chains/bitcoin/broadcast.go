@@ -108,6 +108,27 @@ func (c *Chain) classify(ctx context.Context, tx *wire.MsgTx) (class, err error)
 	return chains.ErrRefused, nil
 }
 
+// Consumed implements chains.Chain.
+func (c *Chain) Consumed(ctx context.Context, resources []string) (gone []string, err error) {
+	if err := c.checkNetwork(ctx); err != nil {
+		return nil, fmt.Errorf("look for coins on %s: %w", c.name, err)
+	}
+	for _, name := range resources {
+		op, err := parseOutpoint(name)
+		if err != nil {
+			return nil, fmt.Errorf("look for coins on %s: %w", c.name, err)
+		}
+		out, err := c.txOut(ctx, op.Hash.String(), op.Index)
+		if err != nil {
+			return nil, fmt.Errorf("look for %s on %s: %w", name, c.name, err)
+		}
+		if out == nil {
+			gone = append(gone, name)
+		}
+	}
+	return gone, nil
+}
+
 type txOut struct{ value btcutil.Amount }
 
 // txOut is an output that no block spends, nil if there is none.

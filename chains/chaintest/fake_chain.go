@@ -287,6 +287,20 @@ func (f *Fake) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o c
 	return o, s.Cursor(), nil
 }
 
+// Consumed implements chains.Chain.
+func (f *Fake) Consumed(_ context.Context, resources []string) (gone []string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range resources {
+		holder, n := splitResource(name)
+		_, unspent := f.now.coins[name]
+		if f.accounts && n < f.now.next[holder] || !f.accounts && !unspent {
+			gone = append(gone, name)
+		}
+	}
+	return gone, nil
+}
+
 // Rescan implements chains.Chain.
 func (f *Fake) Rescan(c chains.Cursor, height uint64) (chains.Cursor, error) {
 	return follow.Again(c, f.caip2, f.start, height)

@@ -153,6 +153,7 @@ func Run(t *testing.T, w World) {
 	t.Run("Pure", func(t *testing.T) { pure(t, w) })
 	t.Run("SignaturesRefused", func(t *testing.T) { signatures(t, w) })
 	t.Run("Broadcast", func(t *testing.T) { broadcast(t, w) })
+	t.Run("Consumed", func(t *testing.T) { consumed(t, w) })
 	t.Run("Inflow", func(t *testing.T) { inflows(t, w) })
 	t.Run("Fault60_LateAddress", func(t *testing.T) { late(t, w) })
 	t.Run("Rescan", func(t *testing.T) { rescan(t, w) })
@@ -295,6 +296,32 @@ func broadcast(t *testing.T, w World) {
 	if err := c.Broadcast(ctx, []byte("no transaction")); !errors.Is(err, chains.ErrRefused) {
 		t.Errorf("garbage: %v", err)
 	}
+}
+
+// consumed: what the chain has no more, and has again after a reorganisation;
+// what waits to be mined consumes nothing. Seen failing with the memory pool
+// counted.
+func consumed(t *testing.T, w World) {
+	b := w.Batch(t)
+	c := w.Adapter(t)
+	raw := finish(t, c, b, 0)
+	names := must[[]string](t, "reads")(func() ([]string, error) { names, _, err := c.Reads(build(t, c, b, 0)); return names, err }())
+	gone := func(when string, want []string) {
+		t.Helper()
+		got, err := c.Consumed(context.Background(), names)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: consumed %v, %v; want %v", when, got, err, want)
+		}
+	}
+	gone("planned", nil)
+	if err := c.Broadcast(context.Background(), raw.Bytes); err != nil {
+		t.Fatal(err)
+	}
+	gone("sent", nil)
+	w.Mine(t, 1)
+	gone("mined", names)
+	w.Reorg(t, 1)
+	gone("undone", nil)
 }
 
 // inflows: shown from the first block on, deeper with each, over a restart,

@@ -4,11 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
 
 	"github.com/coffer-network/coffer/chains"
+	"github.com/coffer-network/coffer/ledger"
 )
 
 // Broadcast implements chains.Chain. A refusal is classed by looking at the
@@ -35,6 +39,31 @@ func (c *Chain) Broadcast(ctx context.Context, raw []byte) error {
 		err = fmt.Errorf("%w: %w", class, err)
 	}
 	return fmt.Errorf("broadcast %s on %s: %w", tx.Hash(), c.name, transport(err))
+}
+
+// Consumed implements chains.Chain.
+func (c *Chain) Consumed(ctx context.Context, resources []string) (gone []string, err error) {
+	next := map[string]uint64{}
+	for _, name := range resources {
+		sender, number, _ := strings.Cut(name, ":")
+		sequence, err := strconv.ParseUint(number, 10, 64)
+		if err != nil || !common.IsHexAddress(sender) || ledger.EthereumAnchor(sender, sequence) != name {
+			return nil, fmt.Errorf("look for sequences on %s: resource %.80q", c.name, name)
+		}
+		used, asked := next[sender]
+		if !asked {
+			var n hexutil.Uint64
+			if err := c.rpc.CallContext(ctx, &n, "eth_getTransactionCount", sender, "latest"); err != nil {
+				return nil, fmt.Errorf("look for %s on %s: %w", name, c.name, transport(err))
+			}
+			used = uint64(n)
+			next[sender] = used
+		}
+		if sequence < used {
+			gone = append(gone, name)
+		}
+	}
+	return gone, nil
 }
 
 // classify says why a node refused tx; nil: it has it.

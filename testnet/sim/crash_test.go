@@ -432,3 +432,53 @@ func TestFault46_LeadersClockADayAhead(t *testing.T) {
 		sc.ends()
 	})
 }
+
+// Plants data directories that are old as a whole, on every member: what they are
+// about to pay was paid in a later life, out of another coin, and only the chain
+// tells. No session is joined, whatever the certificate, the payee has it once,
+// and the members halt over what they never planned. On Ethereum that life used
+// the sequence. Seen failing with fenceless members: on Bitcoin "paid 2 times", on
+// Ethereum "1 sessions".
+func TestCrashC10_OldAsAWhole(t *testing.T) {
+	scenes(t, func(sc *scene) {
+		planted := false
+		sc.at(func(p point, m *member) {
+			if p != pointPlanned || planted {
+				return
+			}
+			planted = true
+			o, _ := sc.reference.Outflows.Get(sc.outflow)
+			if tx := sc.first.Ethereum; tx != nil {
+				sc.eth.Foreign(ledger.EthereumAnchor(tx.From, tx.Sequence))
+				sc.eth.Deposit(sc.to, o.Asset, o.Net)
+				sc.eth.Mine(1)
+				return
+			}
+			for name, k := range sc.reference.Coins.All() {
+				if k.State == ledger.CoinAvailable && k.Height > 0 {
+					sc.btc.Foreign(name)
+					break
+				}
+			}
+			sc.btc.Deposit(sc.to, o.Asset, o.Net)
+			sc.btc.Mine(1)
+		})
+		sc.until("plan", 400, func() bool { return planted })
+		for range 3 * attemptMillis / stepMillis {
+			sc.turn()
+			sc.step++
+			if n := sc.onChain(); n != 1 {
+				sc.t.Fatalf("paid %d times", n)
+			}
+			if sc.reference.OutflowsHalt != "" {
+				break
+			}
+			if sc.err != nil {
+				sc.t.Fatal(sc.err)
+			}
+		}
+		if n := sc.sessionsOf(); n != 0 || sc.rep.Fenced == 0 || sc.reference.OutflowsHalt == "" {
+			sc.t.Errorf("%d sessions, %d times fenced off, halted by %q", n, sc.rep.Fenced, sc.reference.OutflowsHalt)
+		}
+	})
+}

@@ -69,6 +69,7 @@ type memory struct {
 	pending uint64 // attestation number under way
 	until   int    // step until which it is waited for
 
+	fences   map[string]*node.Fence // by chain
 	work     map[workKey]*work
 	pausedAt map[node.AttemptKey]int // step until which an attempt that failed here rests
 	gaveUp   []ledger.GaveUp
@@ -89,7 +90,7 @@ func (m *member) boot(s *ledger.State) {
 	m.memory = memory{
 		state: s, seen: map[string]chains.Observations{}, cursors: map[string]chains.Cursor{}, dark: map[string]int{},
 		prices: map[string]ledger.PriceReport{}, work: map[workKey]*work{}, pausedAt: map[node.AttemptKey]int{},
-		raws: map[inputKey]chains.Raw{},
+		raws: map[inputKey]chains.Raw{}, fences: map[string]*node.Fence{},
 	}
 	for c, cur := range m.disk.cursors {
 		m.cursors[c] = cur

@@ -225,6 +225,11 @@ func (m *member) called(at inputKey, k node.AttemptKey, turn uint64) (uint64, bo
 
 func (m *member) join(w *work, b ledger.Batch, a ledger.Attempt, at inputKey, committee []ledger.MemberID) {
 	r, err := m.request(b, a, at, w.turn, committee)
+	if errors.Is(err, node.ErrFence) { // the ledger is behind the chain, or the other way round
+		m.s.rep.Fenced++
+		m.pausedAt[node.AttemptKey{Batch: b.ID, Attempt: a.K}] = m.s.step + pauseSteps
+		return
+	}
 	if err != nil {
 		if m.s.cfg.mistakes.build == nil && m.state.Holds(b) { // a coin may be undone with its block
 			m.s.fail("member %d, batch %d attempt %d: %w", m.i, b.ID, a.K, err)
@@ -255,9 +260,19 @@ func (m *member) join(w *work, b ledger.Batch, a ledger.Attempt, at inputKey, co
 
 // request is what this member, by itself, believes is to be signed.
 func (m *member) request(b ledger.Batch, a ledger.Attempt, at inputKey, turn uint64, committee []ledger.MemberID) (tss.Request, error) {
-	in, err := m.inputs(b, a)
+	in, spends, err := m.inputs(b, a)
 	if err != nil {
 		return tss.Request{}, err
+	}
+	if b.Kind == ledger.BatchPay && !m.liar && !m.s.cfg.mistakes.fenceless {
+		f := m.fences[b.Chain]
+		if f == nil {
+			f = new(node.Fence)
+			m.fences[b.Chain] = f
+		}
+		if err := f.Check(ctx, m.state, b.Chain, m.s.chain(b.Chain), spends, m.seen[b.Chain]); err != nil {
+			return tss.Request{}, err
+		}
 	}
 	r := tss.Request{
 		Cluster: m.state.Cluster, Kind: tss.Sign, Key: keyOf(b.Key), Epoch: a.Epoch, Try: a.Try,
@@ -281,23 +296,23 @@ func (m *member) request(b ledger.Batch, a ledger.Attempt, at inputKey, turn uin
 
 // inputs builds the transaction from the member's own ledger, reads the bytes
 // back and asks VerifySpend.
-func (m *member) inputs(b ledger.Batch, a ledger.Attempt) ([]chains.ToSign, error) {
+func (m *member) inputs(b ledger.Batch, a ledger.Attempt) (inputs []chains.ToSign, spends []string, err error) {
 	if b.Kind == ledger.BatchTest {
-		return []chains.ToSign{{Digest: b.Digest}}, nil
+		return []chains.ToSign{{Digest: b.Digest}}, nil, nil
 	}
 	c := m.s.chain(b.Chain)
 	u, err := c.Build(a)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	spends, pays, err := c.Reads(u)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := m.state.VerifySpend(b.ID, a.K, spends, pays); err != nil && !m.s.cfg.mistakes.blind {
-		return nil, fmt.Errorf("verify spend: %w", err)
+		return nil, nil, fmt.Errorf("verify spend: %w", err)
 	}
-	return u.Inputs, nil
+	return u.Inputs, spends, nil
 }
 
 func keyOf(id string) tss.KeyID {

@@ -53,10 +53,11 @@ func (s *sim) reached(p point, m *member, batch uint64) bool {
 // mistakes are what members and replicas of ours could do wrong. Tests plant
 // them; a run without tests has none.
 type mistakes struct {
-	build func(*member, ledger.Batch, ledger.Attempt) (ledger.Attempt, bool) // another transaction to be signed instead
-	blind bool                                                               // members sign without VerifySpend
-	skip  func(m *member, height uint64) bool                                // a replica passes over a command
-	claim func(*member) []any                                                // facts that the member says besides
+	build     func(*member, ledger.Batch, ledger.Attempt) (ledger.Attempt, bool) // another transaction to be signed instead
+	blind     bool                                                               // members sign without VerifySpend
+	fenceless bool                                                               // members sign without asking the chain
+	skip      func(m *member, height uint64) bool                                // a replica passes over a command
+	claim     func(*member) []any                                                // facts that the member says besides
 }
 
 // Report counts what a run was made of.
@@ -72,6 +73,7 @@ type Report struct {
 	Boosted, Recoups, Reversed                 int
 	Bumps, Repriced, Cancels, Requeued         int
 	Sessions, Aborted, Signatures, Variants    int
+	Fenced                                     int
 	Broadcasts, Retries, Compared              int
 	Lies                                       int
 	Codes                                      map[ledger.Code]int
@@ -83,12 +85,12 @@ func (r Report) String() string {
 		"%d deposits (%d credited, %d in suspense), %d kills, %d restarts (%d replayed from genesis, %d compared byte by byte), "+
 		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d reorgs in %d blocks, "+
 		"%d boosted, %d recoups, %d deposits taken back, %d congestions, %d bumps, %d repriced, %d cancels, %d paid again, "+
-		"%d sessions (%d aborted), %d signatures (%d variants), %d retries, %d broadcasts, head %.8s",
+		"%d sessions (%d aborted), %d times fenced off, %d signatures (%d variants), %d retries, %d broadcasts, head %.8s",
 		r.Seed, r.Members, r.Steps, r.RestSteps, r.Commands, r.Intents, r.Refused, r.Outflows, r.Paid, r.Refunded,
 		r.Deposits, r.Credited, r.Suspended, r.Kills, r.Restarts, r.Replayed, r.Compared,
 		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Reorgs, r.Blocks,
 		r.Boosted, r.Recoups, r.Reversed, r.Congestions, r.Bumps, r.Repriced, r.Cancels, r.Requeued,
-		r.Sessions, r.Aborted, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Head)
+		r.Sessions, r.Aborted, r.Fenced, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Head)
 }
 
 // sim is one run.
