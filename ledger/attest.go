@@ -75,6 +75,8 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).deepFork)
 	case KindForeign:
 		return handle(x, a, (*execution).foreign)
+	case KindBalance:
+		return handle(x, a, (*execution).balance)
 	case KindShareReady:
 		return handle(x, a, (*execution).shareReady)
 	case KindTestSig:

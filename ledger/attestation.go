@@ -52,6 +52,7 @@ const (
 	KindDeepFork   Kind = 19 // DeepForkFact: fact, Q
 	KindForeign    Kind = 24 // ForeignFact: fact, Q
 	KindRefusal    Kind = 21 // Refusal: one member
+	KindBalance    Kind = 20 // BalanceFact: fact, Q
 	KindVote       Kind = 16 // Vote: as committee §9 says of its proposal
 	KindPause      Kind = 17 // Pause: one member
 )

@@ -179,7 +179,7 @@ func (x *execution) burnBoost() {
 // more than its client signed, waits and holds up nobody (spec: outflows W4–W9).
 func (x *execution) planBoosted() {
 	pool, ok := x.s.Vault(Bitcoin, address.RolePool)
-	if !ok || !x.s.Two.Booked {
+	if !ok || !x.s.Two.Booked || x.s.HaltOf(btcAsset) != "" {
 		return
 	}
 	var pending []Outflow
@@ -257,6 +257,7 @@ func (x *execution) poolFloat(m MemberID, w Watch, f InflowFact) Code {
 	if !x.fact(m, KindInflow, f, s.Epoch().Q()) {
 		return OK
 	}
+	defer x.moves(Bitcoin, f.Height)()
 	s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: n, Address: f.Address, Height: f.Height, State: CoinAvailable})
 	s.Two.Float += n
 	s.Two.Booked = !fixed.New(s.Two.Float).Less(c.Float)
@@ -275,7 +276,7 @@ func (s *State) FloatWanted(w Watch) bool {
 func (x *execution) consolidate(role string, many int) {
 	s := x.s
 	vault, ok := s.Vault(Bitcoin, role)
-	if !ok {
+	if !ok || s.HaltOf(btcAsset) != "" {
 		return
 	}
 	coins := s.spareCoins(vault.Address)
@@ -355,6 +356,9 @@ func (x *execution) settleTier(o Outflow, b Batch, paid bool, cost uint64) {
 // transactions then conflict with it; the anchor never moves, so nothing is paid
 // twice.
 func (x *execution) reuseCoins() {
+	if x.s.HaltOf(btcAsset) != "" {
+		return // it would plan a bump for each
+	}
 	for _, p := range x.s.Coins.keys() {
 		k := x.s.Coins.at(p)
 		if k.State != CoinFrozen || x.s.Millis-k.Frozen < reuseSeconds*1000 {

@@ -53,6 +53,9 @@ func (s *State) Check() error {
 	if err := s.checkCaps(); err != nil {
 		return err
 	}
+	if err := s.checkSolvency(); err != nil {
+		return err
+	}
 	if err := s.checkTiers(); err != nil {
 		return err
 	}

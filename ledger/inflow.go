@@ -46,6 +46,7 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 	if !x.fact(m, KindInflow, f, s.Epoch().Q()) {
 		return OK
 	}
+	defer x.moves(f.Chain, f.Height)()
 	in := Inflow{
 		ID: f.ID, Chain: f.Chain, Asset: f.Asset, Address: f.Address, Account: w.Account,
 		Purpose: w.Purpose, Amount: f.Amount, Height: f.Height, Millis: s.Millis, State: s.Inflows.at(f.ID).State,
@@ -134,6 +135,7 @@ func (x *execution) float(m MemberID, f FloatFact) Code {
 	if !x.fact(m, KindFloat, f, s.Epoch().Q()) {
 		return OK
 	}
+	defer x.moves(f.Chain, 0)() // its height is nobody's word
 	sender = sender.receive(c.Float)
 	sender.Booked = true
 	s.Senders.put(f.Address, sender)
@@ -155,6 +157,9 @@ func (x *execution) planSweep(key string) Code {
 	first := s.Inflows.at(ids[0])
 	a, _ := s.Genesis.Asset(first.Asset)
 	sender := s.Senders.at(first.Address)
+	if s.HaltOf(a.ID) != "" {
+		return Halted
+	}
 	if sender.Open > 0 {
 		return OutflowCap // one sweep of an address at a time
 	}

@@ -158,7 +158,7 @@ func (x *execution) payOut(p payment) (Outflow, Code) {
 	if !s.Payouts.at(p.account).allows(p.to.String(), s.Millis) {
 		return o, DestinationNotList
 	}
-	if s.OutflowsHalt != "" {
+	if s.OutflowsHalt != "" || s.HaltOf(p.pool) != "" {
 		return o, Halted
 	}
 	if s.Accounts.at(p.account).Outflows >= MaxAccountOpen {

@@ -24,7 +24,7 @@ const (
 	FlagPaused    Flag = 1 // of a pool: nothing but repay and claim
 	FlagFrozen    Flag = 2 // of a pool: no new supply, no new debt
 	FlagBorrowOff Flag = 3 // of a pool, or of all: no new debt
-	FlagHalt      Flag = 4 // all outflows: nothing is planned or signed
+	FlagHalt      Flag = 4 // all outflows, or those of an asset: nothing is planned or signed
 )
 
 // Limits of a proposal.
@@ -40,7 +40,7 @@ type Proposal struct {
 	Kind    ProposalKind `cbor:"1,keyasint"`
 	Text    string       `cbor:"2,keyasint"` // for the public: why
 	Changes []Change     `cbor:"3,keyasint"` // of Set: sorted by pool and name, each once
-	Pool    string       `cbor:"4,keyasint"` // of Stop, Lift, Socialise; empty: the whole cluster
+	Pool    string       `cbor:"4,keyasint"` // of Stop, Lift, Socialise; empty: the whole cluster. Of FlagHalt: an asset
 	Flag    Flag         `cbor:"5,keyasint"` // of Stop, Lift
 	Halt    string       `cbor:"6,keyasint"` // of Lift of FlagHalt: the cause that it lifts, and no other
 }
@@ -82,7 +82,6 @@ func (p Proposal) wellFormed() bool {
 		switch {
 		case p.Flag < FlagPaused || p.Flag > FlagHalt,
 			p.Pool == "" && p.Flag < FlagBorrowOff,
-			p.Pool != "" && p.Flag == FlagHalt,
 			(p.Halt != "") != (p.Kind == ProposeLift && p.Flag == FlagHalt):
 			return false
 		}
@@ -116,7 +115,7 @@ func (s *State) possible(p Proposal) Code {
 		switch {
 		case code != OK:
 			return code
-		case on == (p.Kind == ProposeStop), p.Halt != "" && p.Halt != s.OutflowsHalt:
+		case on == (p.Kind == ProposeStop), p.Halt != "" && p.Halt != s.HaltCause(p.Pool):
 			return BadParam
 		}
 		return OK
@@ -171,12 +170,15 @@ func (s *State) setting(c Change) (setting, bool) {
 
 func (s *State) flag(pool string, f Flag) (on bool, code Code) {
 	p, known := s.Pools.get(pool)
+	if f == FlagHalt && pool != "" { // of an asset, which need not have a pool
+		_, known = s.Genesis.Asset(pool)
+	}
 	if pool != "" && !known {
 		return false, UnknownPool
 	}
 	switch {
 	case f == FlagHalt:
-		return s.OutflowsHalt != "", OK
+		return s.HaltCause(pool) != "", OK
 	case f == FlagPaused:
 		return p.Paused, OK
 	case f == FlagFrozen:
@@ -249,9 +251,9 @@ func (x *execution) carryOut(b Ballot) (left []Change, next uint64, code Code) {
 	case p.Kind == ProposeResume:
 		s.resume()
 	case p.Flag == FlagHalt && stop:
-		s.OutflowsHalt = "vote: " + p.Text
+		s.setHalt(p.Pool, "vote: "+p.Text)
 	case p.Flag == FlagHalt:
-		s.OutflowsHalt = ""
+		s.setHalt(p.Pool, "")
 	case p.Pool == "":
 		s.BorrowOff = stop
 	case p.Flag == FlagPaused:

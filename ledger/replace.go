@@ -51,7 +51,7 @@ func (x *execution) again(b Batch, over bool) {
 		}
 		return
 	}
-	if _, _, paused := x.s.PausedBy(); paused {
+	if _, _, paused := x.s.PausedBy(); paused || x.s.haltOf(b) != "" {
 		return
 	}
 	due, reprice := x.s.bumpDue(b) || !x.s.Holds(b), x.s.absurd(b)

@@ -91,6 +91,7 @@ func (x *execution) reversed(m MemberID, f ReversedFact) Code {
 		x.hold(b, "the anchor "+f.ID+" is undone")
 		return OK
 	}
+	defer x.moves(in.Chain, in.Height)()
 	s.Coins.delete(f.ID)
 	if code := s.clawBack(in); code != OK {
 		panic("claw back " + f.ID + ": " + string(code))
@@ -196,6 +197,7 @@ func (x *execution) foreign(m MemberID, f ForeignFact) Code {
 		if b, ok := s.Batches.get(k.Batch); ok && b.Anchor == f.Resource && !b.Done {
 			x.hold(b, "its anchor was consumed by "+f.TxID)
 		}
+		defer x.moves(f.Chain, f.Height)()
 		x.lose(k)
 	}
 	return OK

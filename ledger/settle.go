@@ -223,6 +223,7 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 		x.hold(b, "success without the expected payment in "+f.TxID)
 		return OK
 	}
+	defer x.moves(b.Chain, f.Height)()
 	s.closeBatch(b.ID)
 	switch {
 	case a.Bitcoin != nil:

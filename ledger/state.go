@@ -86,8 +86,10 @@ type State struct {
 	Lowered       table[string, uint64]      `cbor:"63,keyasint"` // "pool/name": ledger time when it last fell by vote, ms
 	Decided       []Decided                  `cbor:"64,keyasint"` // the last 32 proposals that are over, oldest first
 
-	Buckets table[string, Buckets] `cbor:"68,keyasint"` // by asset: what was drawn of its outflow caps
-	Draws   table[string, Draw]    `cbor:"69,keyasint"` // by asset, ledger time and id: payouts planned lately
+	Buckets  table[string, Buckets]  `cbor:"68,keyasint"` // by asset: what was drawn of its outflow caps
+	Draws    table[string, Draw]     `cbor:"69,keyasint"` // by asset, ledger time and id: payouts planned lately
+	Solvency table[string, Solvency] `cbor:"46,keyasint"` // by asset (solvency.go)
+	Moves    table[string, Move]     `cbor:"67,keyasint"` // "asset/height": what recent facts about that height did to the books
 
 	frozen bool // readers share it; nobody writes to it
 	rated  rated
@@ -333,6 +335,7 @@ func (s *State) View() *State {
 	v.Linked, v.Payouts, v.Loans, v.LoansReady = s.Linked.copy(f), s.Payouts.copy(f), s.Loans.copy(f), s.LoansReady.copy(f)
 	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)
 	v.Buckets, v.Draws = s.Buckets.copy(f), s.Draws.copy(f)
+	v.Solvency, v.Moves = s.Solvency.copy(f), s.Moves.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

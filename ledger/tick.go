@@ -43,6 +43,7 @@ func (x *execution) tick() {
 		})
 	}
 	x.dueBallots() // whatever else stands still: a vote lifts it
+	x.task("solvency", (*execution).askBalances)
 	if s = x.s; s.OutflowsHalt != "" || s.Opening != nil {
 		return // halted, or an epoch is flipping: nothing is planned
 	}
@@ -151,6 +152,9 @@ func (x *execution) expireQueue() {
 }
 
 func (x *execution) plan(o Outflow) Code {
+	if x.s.HaltOf(o.Asset) != "" {
+		return Halted
+	}
 	a, _ := x.s.Genesis.Asset(o.Asset)
 	switch a.Chain {
 	case Bitcoin:

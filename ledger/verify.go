@@ -23,6 +23,8 @@ func (s *State) VerifySpend(batch, k uint64, spends []string, pays []Payment) er
 		return fmt.Errorf("batch %d is settled", batch)
 	case s.Stopped() != "":
 		return errors.New(s.Stopped())
+	case s.haltOf(b) != "":
+		return fmt.Errorf("batch %d: %s", batch, s.haltOf(b))
 	case b.Newest().K != k:
 		return fmt.Errorf("batch %d: attempt %d is not the newest, %d is", batch, k, b.Newest().K)
 	case !slices.Contains(spends, b.Anchor):

@@ -194,7 +194,7 @@ func (c control) proposal(p client.Proposal) (ledger.Proposal, bool) {
 	flag, known := wordOf(flagWords, p.Flag)
 	out := ledger.Proposal{Kind: kind, Text: p.Text, Pool: p.Pool, Flag: flag, Halt: p.Halt}
 	if kind == ledger.ProposeLift && flag == ledger.FlagHalt && p.Halt == "" {
-		out.Halt = c.b.View().OutflowsHalt
+		out.Halt = c.b.View().HaltCause(p.Pool)
 	}
 	for _, x := range p.Changes {
 		out.Changes = append(out.Changes, ledger.Change{Pool: x.Pool, Name: x.Name, Value: x.Value})
