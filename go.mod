@@ -3,6 +3,7 @@ module github.com/coffer-network/coffer
 go 1.26.0
 
 require (
+	filippo.io/age v1.2.1
 	filippo.io/edwards25519 v1.1.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/bnb-chain/tss-lib/v2 v2.0.2

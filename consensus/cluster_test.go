@@ -273,6 +273,7 @@ type member struct {
 	liar *malice.Liar              // between raft and net; honest without rules
 	live atomic.Pointer[Consensus] // nil: down
 	cut  atomic.Bool               // from everybody else
+	lost atomic.Bool               // it forgot its votes
 
 	mu   sync.Mutex
 	may  func(ledger.Approval) ([]byte, error)
@@ -467,6 +468,8 @@ func (c *cluster) tryStart(m *member) error {
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(m.key, a) },
 		MayApprove: m.mayApprove, Arrived: m.arrived,
 		SignComplaint: func(x Complaint) ledger.MemberSig { return SignComplaint(m.key, x) }, Alive: w.alive,
+
+		MayVote:  func() bool { return !m.lost.Load() },
 		Settings: c.settings, Logger: c.quiet.With("member", m.n), off: c.off,
 	})
 	if err != nil {

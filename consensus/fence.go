@@ -32,6 +32,7 @@ var (
 	errConfiguration = errors.New("configuration names others than the ledger's members")
 	errVoters        = errors.New("configuration drops voters the ledger has")
 	errMalformed     = errors.New("malformed entries")
+	errNoVote        = errors.New("this replica forgot its votes and takes part in no election")
 )
 
 func newFence(t raft.Transport, c *Consensus, logs raft.LogStore) *fence {
@@ -49,8 +50,21 @@ func (f *fence) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args
 	if !ok {
 		return errors.New("transport without pre-vote")
 	}
+	if !f.mayVote() {
+		return errNoVote
+	}
 	return t.RequestPreVote(id, target, args, resp)
 }
+
+// RequestVote asks nobody if this replica may not be elected.
+func (f *fence) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if !f.mayVote() {
+		return errNoVote
+	}
+	return f.Transport.RequestVote(id, target, args, resp)
+}
+
+func (f *fence) mayVote() bool { return f.c.cfg.MayVote == nil || f.c.cfg.MayVote() }
 
 // Close ends the pump, then the transport below.
 func (f *fence) Close() (err error) {
@@ -87,6 +101,21 @@ func (f *fence) handle(rpc raft.RPC) {
 		return
 	}
 	switch cmd := rpc.Command.(type) {
+	case *raft.RequestVoteRequest:
+		if !f.mayVote() {
+			rpc.Respond(&raft.RequestVoteResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, errNoVote)
+			return
+		}
+	case *raft.RequestPreVoteRequest:
+		if !f.mayVote() {
+			rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, errNoVote)
+			return
+		}
+	case *raft.TimeoutNowRequest:
+		if !f.mayVote() {
+			rpc.Respond(&raft.TimeoutNowResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, errNoVote)
+			return
+		}
 	case *raft.AppendEntriesRequest:
 		upTo, err := f.inspect(cmd)
 		if err == nil {

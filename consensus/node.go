@@ -150,6 +150,11 @@ type Config struct {
 
 	// Sign signs an approval with the node's identity key.
 	Sign func(ledger.Approval) ledger.MemberSig
+	// MayVote, if given, says whether this replica takes part in raft's
+	// elections. One whose keystore was restored does not: it forgot its vote and
+	// which entries it acknowledged. What it is sent it stores and acknowledges
+	// like any other.
+	MayVote func() bool
 	// MayApprove is asked before each approval: own clock, solvency, facts
 	// (spec: consensus R3). What it returns is saved with the promise, before
 	// the approval leaves (R5a's verdicts); DecodePromise gives it back.

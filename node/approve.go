@@ -60,6 +60,9 @@ func judgePlans(v *ledger.State, height uint64, now time.Time, known map[jobKey]
 // While there are no keys nothing can be paid, and ledger time starts where
 // genesis says, which may be long ago: the clock is not compared then.
 func (n *Node) mayApprove(a ledger.Approval) ([]byte, error) {
+	if is, _ := n.learner(); is {
+		return nil, errLearner
+	}
 	v, _ := n.app.now()
 	now := time.Now()
 	if v.Epoch().Number > 0 {
@@ -119,12 +122,17 @@ func (n *Node) world(v *ledger.State) world {
 	w.said = n.said
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.prepared {
+	// A learner signs nothing: unheard, it stands at the end of every roster. And
+	// it may have said another price for a round it forgot.
+	learner := n.restored != ""
+	if n.prepared && !learner {
 		w.clock = uint64(time.Now().UnixMilli())
 	}
 	w.prices = map[string]ledger.PriceReport{}
 	for a, p := range n.prices {
-		w.prices[a] = p
+		if !learner {
+			w.prices[a] = p
+		}
 	}
 	w.forked = map[string]bool{}
 	for c, st := range n.chainStatus {

@@ -77,10 +77,15 @@ func (n *Node) keep(ctx context.Context) {
 			case err == nil:
 				active[id] = true
 				n.setKeyMissing(id.Key, "")
+				if old, err := n.keys.CameFromBackup(id); err != nil || old {
+					_, why := n.learner()
+					n.setKeyMissing(id.Key, "key share came out of a backup and does not sign; "+why)
+				}
 			default:
 				n.setKeyMissing(id.Key, fmt.Sprintf("key share %s of epoch %d: %v", id.Key, id.Epoch, err))
 			}
 		}
+		n.endRestored(v)
 		select {
 		case <-ctx.Done():
 			return

@@ -77,6 +77,7 @@ type Node struct {
 	rescans     map[string]uint64 // by chain: the height an operator wants looked at from
 	readyShares []ledger.ShareReady
 	keyMissing  map[string]string
+	restored    string // why this seat is a learner; "": it is none
 	gaveUp      map[jobKey]ledger.GaveUp
 	refusals    map[jobKey]ledger.Refusal
 	failedAt    map[jobKey]time.Time
@@ -126,6 +127,9 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	}
 	if n.control, err = listenControl(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := n.loadRestored(); err != nil {
+		return nil, err
 	}
 	n.self = ledger.MemberID(n.key.Public().(ed25519.PublicKey))
 	seat := g.Epoch.Seat(n.self)
@@ -211,6 +215,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		MayApprove: n.mayApprove, Arrived: n.app.arrived,
 		SignComplaint: func(x consensus.Complaint) ledger.MemberSig { return consensus.SignComplaint(n.key, x) },
 		Alive:         func(m ledger.MemberID) bool { return n.peers.Alive(p2p.ID(m)) },
+		MayVote:       func() bool { is, _ := n.learner(); return !is },
 		Settings:      cfg.settings(), Logger: n.log,
 	})
 	if err != nil {

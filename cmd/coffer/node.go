@@ -27,7 +27,7 @@ func newNodeCmd() *cobra.Command {
 		Args:    args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newNodeInitCmd(), newNodeGenesisCmd(), newNodeStartCmd())
+	cmd.AddCommand(newNodeInitCmd(), newNodeGenesisCmd(), newNodeStartCmd(), newNodeBackupCmd(), newNodeRestoreCmd())
 	return cmd
 }
 
@@ -37,10 +37,14 @@ type nodeFlags struct {
 }
 
 func (f *nodeFlags) bind(cmd *cobra.Command) {
+	f.bindOptional(cmd)
+	_ = cmd.MarkFlagRequired("dir") // the flag exists: it was bound above
+}
+
+func (f *nodeFlags) bindOptional(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.dir, "dir", "", "the node's directory")
 	cmd.Flags().StringVar(&f.passphrase, "passphrase-file", "", "file with the keystore's passphrase, mode 0600 (else asked on the terminal)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON document")
-	_ = cmd.MarkFlagRequired("dir") // the flag exists: it was bound above
 }
 
 func newNodeInitCmd() *cobra.Command {
@@ -158,19 +162,25 @@ func printCheck(cmd *cobra.Command, cfg node.Config, g ledger.Genesis, asJSON bo
 
 // read returns the passphrase; the caller clears it.
 func (f *nodeFlags) read(twice bool) ([]byte, error) {
-	if f.passphrase != "" {
-		return readPassphraseFile(f.passphrase)
+	return passphraseFrom(f.passphrase, "coffer-passphrase", "Passphrase: ", "--passphrase-file", twice)
+}
+
+// passphraseFrom reads a passphrase from a file, a systemd credential or the
+// terminal.
+func passphraseFrom(file, credential, prompt, flag string, twice bool) ([]byte, error) {
+	if file != "" {
+		return readPassphraseFile(file)
 	}
 	if d := os.Getenv("CREDENTIALS_DIRECTORY"); d != "" { // a systemd credential
-		if p := filepath.Join(d, "coffer-passphrase"); fileExists(p) {
+		if p := filepath.Join(d, credential); fileExists(p) {
 			return readPassphraseFile(p)
 		}
 	}
 	fd := int(os.Stdin.Fd())
 	if !term.IsTerminal(fd) {
-		return nil, usagef("no terminal to ask for the passphrase: give --passphrase-file")
+		return nil, usagef("no terminal to ask for the passphrase: give %s", flag)
 	}
-	fmt.Fprint(os.Stderr, "Passphrase: ")
+	fmt.Fprint(os.Stderr, prompt)
 	p, err := term.ReadPassword(fd)
 	fmt.Fprintln(os.Stderr)
 	if err != nil || !twice {
@@ -192,14 +202,7 @@ func (f *nodeFlags) read(twice bool) ([]byte, error) {
 func fileExists(p string) bool { _, err := os.Stat(p); return err == nil }
 
 func readPassphraseFile(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read passphrase: %w", err)
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read passphrase: %s is readable by others (mode %o), want 0600", path, st.Mode().Perm())
-	}
-	b, err := os.ReadFile(path)
+	b, err := readSecretFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read passphrase: %w", err)
 	}
