@@ -331,7 +331,7 @@ func (c *backupContent) genesis() (ledger.Genesis, error) {
 	return g, nil
 }
 
-// states tells, by share, how far it had come: of each key the newest is active.
+// newest are the KeyShares that were in force when the backup was made, by key.
 func (c *backupContent) newest() map[string]keystore.ShareID {
 	out := map[string]keystore.ShareID{}
 	for _, s := range c.Shares {

@@ -99,7 +99,7 @@ func cheap(t *testing.T, pass string) (age.Recipient, age.Identity) {
 	return r, id
 }
 
-// sign has the committee's Signers sign one message.
+// signWith has Signers sign one message.
 func signWith(signers []*tss.Signer, r tss.Request) []error {
 	errs := make([]error, len(signers))
 	var wg sync.WaitGroup
