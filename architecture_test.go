@@ -40,6 +40,7 @@ var rooms = []struct {
 	{"consensus/malice", nil, "a leader that lies rewrites raft's requests and knows nothing above them", []string{"consensus", "node"}},
 	{"consensus", []string{"ledger/...", "consensus/..."}, "ordering must not know chains, KeyShares or transports, so that raft can be replaced", nil},
 	{"tss/keystore", nil, "what holds KeyShares stays small enough to be read whole", nil},
+	{"tss/child", nil, "what starts and kills processes knows nothing of keys or sessions", []string{"tss"}},
 	{"tss", []string{"tss/..."}, "a session is given everything in its request: whoever reads tss need not read the ledger", nil},
 	{"chains/internal", []string{"chains", "chains/internal/...", "ledger/..."}, "what adapters share knows no adapter", nil},
 	{"chains/bitcoin", []string{"chains", "chains/internal/...", "ledger/..."}, "an adapter that imported another could not be added or dropped alone", nil},

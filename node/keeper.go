@@ -10,7 +10,6 @@ import (
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/tss"
 	"github.com/coffer-network/coffer/tss/keystore"
-	"github.com/coffer-network/coffer/tss/preparams"
 )
 
 // keygenTask is a key whose next generation this member is to make.
@@ -192,12 +191,11 @@ func (n *Node) makePreParams(ctx context.Context) error {
 	}
 	start := time.Now()
 	n.log.Info("making pre-parameters")
-	pp, err := preparams.Generate(ctx, 1, nil)
-	if err != nil {
+	if err := n.tss.MakePreParams(ctx); err != nil {
 		return err
 	}
 	n.log.Info("pre-parameters ready", slog.Duration("took", time.Since(start)))
-	return tss.StorePreParams(n.keys, pp)
+	return nil
 }
 
 func (n *Node) setPrepared() {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/consensus"
+	"github.com/coffer-network/coffer/tss"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -75,6 +76,21 @@ func watchConsensus(r prometheus.Registerer, status func() consensus.Status) {
 		func(s consensus.Status) float64 { return float64(s.Forked) })
 	gauge("coffer_unproven_height", "Height of a state taken over by snapshot that nobody has vouched for yet: this node approves and signs nothing.",
 		func(s consensus.Status) float64 { return float64(s.Unproven) })
+}
+
+// watchChildren exports the child processes that sessions run in.
+func watchChildren(r prometheus.Registerer, stats func() tss.Stats) {
+	r.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "coffer_session_children", Help: "Child processes of signing sessions, idle ones included.",
+		}, func() float64 { return float64(stats().Children.Alive) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "coffer_session_children_started_total", Help: "Child processes started for signing sessions.",
+		}, func() float64 { return float64(stats().Children.Started) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "coffer_session_children_died_total", Help: "Child processes that ended by themselves: a message got past the guard, or memory ran out.",
+		}, func() float64 { return float64(stats().Children.Died) }),
+	)
 }
 
 func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(code).Inc() }

@@ -186,6 +186,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, err
 	}
+	watchChildren(n.reg, n.tss.Stats)
 	n.peers.Handle(func(from p2p.ID, frame []byte) {
 		if err := n.tss.Receive(tss.PartyID(from), frame); err != nil {
 			n.log.Debug("session message refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))

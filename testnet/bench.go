@@ -36,6 +36,8 @@ type SignBench struct {
 type SignFigures struct {
 	CPURatio       float64 `json:"cpu_ratio"`       // cluster ÷ library, per signature
 	WallRatio      float64 `json:"wall_ratio"`      // likewise
+	ChildCPURatio  float64 `json:"child_cpu_ratio"` // child processes ÷ the node's own process, starting them included
+	ChildWallRatio float64 `json:"child_wall_ratio"`
 	PreParamsRatio float64 `json:"preparams_ratio"` // ours ÷ library, CPU per set; 0: not compared
 
 	N      int `json:"n"`
@@ -45,6 +47,8 @@ type SignFigures struct {
 
 	ClusterCPU     []float64 `json:"cluster_cpu_seconds"` // all members together
 	ClusterWall    []float64 `json:"cluster_wall_seconds"`
+	InProcessCPU   []float64 `json:"in_process_cpu_seconds"` // as cluster, with the library in the node's own process
+	InProcessWall  []float64 `json:"in_process_wall_seconds"`
 	LibraryCPU     []float64 `json:"library_cpu_seconds"` // the same signing by tss-lib alone, one process
 	LibraryWall    []float64 `json:"library_wall_seconds"`
 	PreParams      []float64 `json:"preparams_cpu_seconds"`
@@ -53,7 +57,7 @@ type SignFigures struct {
 }
 
 // Run measures. A cluster signature is what a node does for one: join with fsync in every member's keystore, signed
-// envelopes over libp2p on loopback, guard, derived key, verification.
+// envelopes over libp2p on loopback, a child process per member, guard, derived key, verification.
 func (b SignBench) Run(ctx context.Context) (f SignFigures, err error) {
 	if b.M < 2 || b.N < b.M || b.N > 10 || b.Rounds < 1 {
 		return f, fmt.Errorf("%d of %d members and %d rounds: want 2 to 10 members and at least one round", b.M, b.N, b.Rounds)
@@ -63,12 +67,17 @@ func (b SignBench) Run(ctx context.Context) (f SignFigures, err error) {
 	if err != nil {
 		return f, err
 	}
-	c, err := newBenchCluster(b.N, b.M, sets)
+	c, err := newBenchCluster(b.N, b.M, sets, false)
 	if err != nil {
 		return f, err
 	}
 	defer c.close()
-	task := b.Progress.Begin("signatures, cluster and library in turn", Size{Total: int64(2 * b.Rounds)})
+	alone, err := newBenchCluster(b.N, b.M, sets, true)
+	if err != nil {
+		return f, err
+	}
+	defer alone.close()
+	task := b.Progress.Begin("signatures, cluster and library in turn", Size{Total: int64(3 * b.Rounds)})
 	defer func() { task.End(err) }()
 	for i := range b.Rounds {
 		digest := sha256.Sum256([]byte{byte(i), byte(i >> 8)})
@@ -78,6 +87,11 @@ func (b SignBench) Run(ctx context.Context) (f SignFigures, err error) {
 		}
 		f.ClusterCPU, f.ClusterWall = append(f.ClusterCPU, cpu), append(f.ClusterWall, wall)
 		task.Add(1)
+		if cpu, wall, err = spend(func() error { return alone.sign(ctx, i, digest) }); err != nil {
+			return f, fmt.Errorf("cluster signature in one process: %w", err)
+		}
+		f.InProcessCPU, f.InProcessWall = append(f.InProcessCPU, cpu), append(f.InProcessWall, wall)
+		task.Add(1)
 		if cpu, wall, err = spend(func() error { return tss.RawSign(ctx, c.cluster, c.shares[:b.M], digest[:]) }); err != nil {
 			return f, fmt.Errorf("library signature: %w", err)
 		}
@@ -85,6 +99,7 @@ func (b SignBench) Run(ctx context.Context) (f SignFigures, err error) {
 		task.Add(1)
 	}
 	f.CPURatio, f.WallRatio = sum(f.ClusterCPU)/sum(f.LibraryCPU), sum(f.ClusterWall)/sum(f.LibraryWall)
+	f.ChildCPURatio, f.ChildWallRatio = sum(f.ClusterCPU)/sum(f.InProcessCPU), sum(f.ClusterWall)/sum(f.InProcessWall)
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err == nil {
 		f.MaxRSSMiB = float64(u.Maxrss) / 1024
@@ -124,21 +139,19 @@ func (b SignBench) preParams(ctx context.Context, f *SignFigures) (sets []*keyge
 	return sets, nil
 }
 
-// spend runs f and says what it took of this process's CPU and of the clock, in seconds.
+// spend runs f and says what it took of the CPU of this process and of its children that ended, and of the clock, in
+// seconds.
 func spend(f func() error) (cpu, wall float64, err error) {
 	runtime.GC() // garbage of the side before is not this side's
-	var a, z syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &a); err != nil {
+	before, err := preparams.CPUSeconds()
+	if err != nil {
 		return 0, 0, err
 	}
 	start := time.Now()
 	err = f()
 	wall = time.Since(start).Seconds()
-	if e := syscall.Getrusage(syscall.RUSAGE_SELF, &z); e != nil {
-		return 0, 0, e
-	}
-	t := func(v syscall.Timeval) float64 { return float64(v.Sec) + float64(v.Usec)/1e6 }
-	return t(z.Utime) + t(z.Stime) - t(a.Utime) - t(a.Stime), wall, err
+	after, e := preparams.CPUSeconds()
+	return after - before, wall, errors.Join(err, e)
 }
 
 func sum(xs []float64) (s float64) {
@@ -168,7 +181,7 @@ func (t benchTransport) Send(ctx context.Context, to tss.PartyID, frame []byte) 
 	return t.h.Send(ctx, p2p.ID(to), frame)
 }
 
-func newBenchCluster(n, m int, sets []*keygen.LocalPreParams) (_ *benchCluster, err error) {
+func newBenchCluster(n, m int, sets []*keygen.LocalPreParams, inProcess bool) (_ *benchCluster, err error) {
 	c := &benchCluster{m: m, cluster: sha256.Sum256([]byte("coffer bench"))}
 	defer func() {
 		if err != nil {
@@ -210,7 +223,7 @@ func newBenchCluster(n, m int, sets []*keygen.LocalPreParams) (_ *benchCluster, 
 			return c, err
 		}
 		c.hosts = append(c.hosts, h)
-		s, err := tss.New(tss.Config{Identity: key, Cluster: c.cluster, Keystore: ks, Transport: benchTransport{h}, JoinWait: 10 * time.Second})
+		s, err := tss.New(tss.Config{Identity: key, Cluster: c.cluster, Keystore: ks, Transport: benchTransport{h}, JoinWait: 10 * time.Second, InProcess: inProcess})
 		if err != nil {
 			return c, err
 		}

@@ -3,13 +3,14 @@
 // a node, ending in one verified result or in a list of culprits (spec:
 // signing §2).
 //
-// It owns the session's name, the join exchange, the signed envelopes, the
-// guard in front of tss-lib, derivation of child keys and the check of the
-// result. It promises that a malformed message of a peer names that peer and
-// never stops the process, that no session is joined twice, restarts included,
-// and that what it returns verifies under the derived key. It leaves to its
-// caller which sessions to run: whether a signature is owed, the digest, the
-// committee and the turn are decisions of the ledger and of the node.
+// It owns the session's name, the join exchange, the signed envelopes, the child
+// process in which the library computes, the guard in front of it, derivation of
+// child keys and the check of the result. It promises that a malformed message
+// of a peer names that peer and never stops the node, that no session is joined
+// twice, restarts included, and that what it returns verifies under the derived
+// key. It leaves to its caller which sessions to run: whether a signature is
+// owed, the digest, the committee and the turn are decisions of the ledger and
+// of the node.
 //
 //	ks, err := keystore.Open(dir, passphrase, keystore.Options{Node: self})
 //	s, err := tss.New(tss.Config{Identity: key, Cluster: id, Keystore: ks, Transport: t, OnJoin: f})

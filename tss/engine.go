@@ -18,9 +18,9 @@ import (
 // engine drives one library party: guard, feed, collect. It knows neither
 // envelopes nor peers' keys nor time. One goroutine calls it.
 //
-// This is the seam of the supervised child of spec signing §8.1: what crosses
-// it are the request, one decrypted KeyShare, payloads in, payloads out and one
-// result.
+// In a node it runs in a child process (spec: signing §8.1): what crosses the
+// pipe are the request, one decrypted KeyShare, payloads in, payloads out and
+// one result.
 type engine struct {
 	protocol *protocol
 	guard    *guard
@@ -198,6 +198,10 @@ func shiftPoints(c Curve, delta *big.Int, bigXj []*crypto.ECPoint, pub **crypto.
 	*pub = child
 	return nil
 }
+
+func (e *engine) result() (any, error) { return e.collect(), nil }
+func (e *engine) abort()               {}
+func (e *engine) close()               { e.wipe() }
 
 func (e *engine) start() ([]outgoing, error) {
 	for _, s := range e.sides {

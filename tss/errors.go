@@ -36,6 +36,7 @@ const (
 	Divergence   Reason = "divergence"   // parties saw different broadcasts
 	Failed       Reason = "failed"       // the library gave up, or the result does not verify
 	Flood        Reason = "flood"        // more than a session can need
+	Crashed      Reason = "crashed"      // its message took the child process down
 )
 
 // Blame ends a session and names who spoilt it. If Proven, the evidence shows

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -15,6 +16,7 @@ import (
 	eddsakeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
 
 	"github.com/coffer-network/coffer/tss/keystore"
+	"github.com/coffer-network/coffer/tss/preparams"
 )
 
 const (
@@ -55,16 +57,14 @@ func (s *Signer) Keygen(ctx context.Context, r Request) (KeygenResult, error) {
 	if err != nil {
 		return out, fmt.Errorf("keygen: %w", err)
 	}
-	v, x, err := s.session(ctx, r, protocol, func(self int) (*engine, error) {
-		if r.Key.Curve == Ed25519 {
-			return newEdDSAKeygen(protocol, r, self), nil
+	j := &job{Request: r, Stored: joinModuli(stored)}
+	if r.Key.Curve == Secp256k1 {
+		j.late = func(j *job) (err error) {
+			j.PreParams, err = takePreParams(s.cfg.Keystore)
+			return err
 		}
-		pp, err := takePreParams(s.cfg.Keystore)
-		if err != nil {
-			return nil, err
-		}
-		return newECDSAKeygen(protocol, r, self, pp, stored), nil
-	})
+	}
+	v, x, err := s.session(ctx, protocol, j)
 	if err != nil {
 		return out, fmt.Errorf("keygen of %s try %d: %w", r.Key.ID, r.Try, err)
 	}
@@ -120,6 +120,41 @@ func (s *Signer) storedModuli() (map[string]bool, error) {
 		k.Wipe()
 	}
 	return stored, nil
+}
+
+// MakePreParams puts a fresh set of pre-parameters into the keystore's pool: a
+// few CPU seconds in a child of lowest priority.
+func (s *Signer) MakePreParams(ctx context.Context) error {
+	pp, err := s.makePreParams(ctx)
+	if err != nil {
+		return fmt.Errorf("make pre-parameters: %w", err)
+	}
+	return StorePreParams(s.cfg.Keystore, pp)
+}
+
+func (s *Signer) makePreParams(ctx context.Context) (*ecdsakeygen.LocalPreParams, error) {
+	if s.children == nil {
+		return preparams.Generate(ctx, 1, nil)
+	}
+	m, err := s.newRemote(ctx, &job{Request: Request{Kind: Keygen, Key: KeyID{Curve: Secp256k1}}, Prepare: true})
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	stop := context.AfterFunc(ctx, m.abort)
+	defer stop()
+	if _, err := m.start(); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, err
+	}
+	defer clear(m.done)
+	pp := new(ecdsakeygen.LocalPreParams)
+	if json.Unmarshal(m.done, pp) != nil {
+		return nil, errors.New("they do not decode")
+	}
+	return pp, nil
 }
 
 // acceptKey checks what the library made and packs it.

@@ -116,7 +116,7 @@ func TestECDSAKeygenTwoOfThree(t *testing.T) {
 	if testing.Short() {
 		t.Skip("about 25 CPU seconds")
 	}
-	_, nodes := tsstest.Cluster(t, cluster, 3, patient)
+	_, nodes := tsstest.Cluster(t, cluster, 3, inChildren)
 	r := keygenRequest(ecdsaKey, 3, 2)
 	if _, err := nodes[0].Signer.Keygen(context.Background(), r); !errors.Is(err, tss.ErrNoPreParams) {
 		t.Fatalf("keygen without pre-parameters: %v", err)

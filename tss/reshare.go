@@ -10,8 +10,6 @@ import (
 
 	"filippo.io/edwards25519"
 	"github.com/bnb-chain/tss-lib/v2/crypto"
-	ecdsakeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
-	eddsakeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
 	"github.com/coffer-network/coffer/tss/keystore"
@@ -50,15 +48,10 @@ func (s *Signer) Reshare(ctx context.Context, r Request) (KeygenResult, error) {
 	if err != nil {
 		return out, fmt.Errorf("reshare: %w", err)
 	}
-	pub, err := decompress(r.Key.Curve, r.From.Pub)
-	if err != nil {
+	if _, err := decompress(r.Key.Curve, r.From.Pub); err != nil {
 		return out, fmt.Errorf("reshare: public key: %w", err)
 	}
 	as := r.rolesOf(s.self)
-	old, err := s.oldShare(r, as)
-	if err != nil {
-		return out, fmt.Errorf("reshare %s from epoch %d: %w", r.Key.ID, r.From.Epoch, err)
-	}
 	if r.Key.Curve == Secp256k1 && receiver.of(as) {
 		if err := s.havePreParams(); err != nil {
 			return out, fmt.Errorf("reshare: %w", err)
@@ -68,21 +61,18 @@ func (s *Signer) Reshare(ctx context.Context, r Request) (KeygenResult, error) {
 	if err != nil {
 		return out, fmt.Errorf("reshare: %w", err)
 	}
-	v, x, err := s.session(ctx, r, protocol, func(self int) (*engine, error) {
-		if r.Key.Curve == Ed25519 {
-			d, _ := old.(*eddsakeygen.LocalPartySaveData)
-			return newEdDSAReshare(protocol, r, self, pub, d)
+	old, err := s.oldShare(r, as)
+	if err != nil {
+		return out, fmt.Errorf("reshare %s from epoch %d: %w", r.Key.ID, r.From.Epoch, err)
+	}
+	j := &job{Request: r, Share: old, Stored: joinModuli(stored)}
+	if r.Key.Curve == Secp256k1 && receiver.of(as) {
+		j.late = func(j *job) (err error) {
+			j.PreParams, err = takePreParams(s.cfg.Keystore)
+			return err
 		}
-		d, _ := old.(*ecdsakeygen.LocalPartySaveData)
-		if !receiver.of(as) {
-			return newECDSAReshare(protocol, r, self, pub, d, nil, stored)
-		}
-		pp, err := takePreParams(s.cfg.Keystore)
-		if err != nil {
-			return nil, err
-		}
-		return newECDSAReshare(protocol, r, self, pub, d, pp, stored)
-	})
+	}
+	v, x, err := s.session(ctx, protocol, j)
 	if err != nil {
 		return out, fmt.Errorf("reshare of %s to epoch %d try %d: %w", r.Key.ID, r.Epoch, r.Try, err)
 	}
@@ -96,10 +86,8 @@ func (s *Signer) Reshare(ctx context.Context, r Request) (KeygenResult, error) {
 	return KeygenResult{Pub: r.From.Pub, TranscriptHash: x.transcript()}, nil
 }
 
-// oldShare loads, checks and audits the KeyShare a dealer deals from. What it
-// returns is this session's own copy: the library writes a zero over its
-// secret.
-func (s *Signer) oldShare(r Request, as role) (any, error) {
+// oldShare loads, checks and audits the KeyShare a dealer deals from.
+func (s *Signer) oldShare(r Request, as role) (_ *keystore.KeyShare, err error) {
 	if !dealer.of(as) {
 		return nil, nil
 	}
@@ -108,7 +96,11 @@ func (s *Signer) oldShare(r Request, as role) (any, error) {
 	if err != nil {
 		return nil, errors.Join(ErrNoKeyShare, err)
 	}
-	defer share.Wipe()
+	defer func() {
+		if err != nil {
+			share.Wipe()
+		}
+	}()
 	switch {
 	case state == keystore.Staged:
 		return nil, fmt.Errorf("%w: %s is only staged", ErrNoKeyShare, id)
@@ -127,7 +119,7 @@ func (s *Signer) oldShare(r Request, as role) (any, error) {
 	if err := Audit(&share, r.Cluster, s.self); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNoKeyShare, id, err)
 	}
-	return decodeShare(&share, r.Cluster)
+	return &share, nil
 }
 
 // Audit checks a KeyShare of holder against the public commitments stored with

@@ -141,7 +141,7 @@ func activate(t *testing.T, nodes []tsstest.Node, id keystore.ShareID) {
 // of range" without the reduction of Xi, and with "deadline" when a receiver
 // refused round 2 of its peers because it sends nothing in round 1.
 func TestEd25519ReshareKeepsTheKey(t *testing.T) {
-	_, nodes := tsstest.Cluster(t, cluster, 7, patient)
+	_, nodes := tsstest.Cluster(t, cluster, 7, inChildren)
 	shares, pub := tsstest.Deal(t, cluster, eddsaKey, 1, 2, 4, 3)
 	tsstest.Activate(t, nodes, shares)
 	first := childSigns(t, pick(nodes, 0, 1, 2), eddsaKey, pub, 1, 2)
@@ -194,7 +194,7 @@ func TestECDSAReshareAndMixedShares(t *testing.T) {
 	if testing.Short() {
 		t.Skip("about 40 CPU seconds")
 	}
-	_, nodes := tsstest.Cluster(t, cluster, 4, patient)
+	_, nodes := tsstest.Cluster(t, cluster, 4, inChildren)
 	shares, pub := tsstest.Deal(t, cluster, ecdsaKey, 1, 2, 3, 2)
 	tsstest.Activate(t, nodes, shares)
 	before := childSigns(t, pick(nodes, 0, 2), ecdsaKey, pub, 1, 2)

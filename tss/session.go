@@ -46,6 +46,7 @@ type session struct {
 	hashes   map[int][][32]byte // broadcasts by round, slot and party
 	own      map[byte][]byte    // our broadcasts by type
 	pending  []outgoing         // of the next round
+	feeding  int                // whose message was fed last, -1 before
 	disputes map[int]bool       // parties whose echo differs from ours
 	dispute  <-chan time.Time
 	outcome  any
@@ -72,7 +73,7 @@ func newSession(s *Signer, r Request, p *protocol, self int) *session {
 		joined: make([]bool, n), reply: make([]bool, n),
 		slots: make([]map[byte]*frame, n), echoes: make([]*frame, n), spent: make([]int, n),
 		wake: make(chan struct{}, 1), failed: make(chan struct{}),
-		round: 1, fed: make([]map[byte]bool, n), hashes: map[int][][32]byte{}, own: map[byte][]byte{},
+		round: 1, feeding: -1, fed: make([]map[byte]bool, n), hashes: map[int][][32]byte{}, own: map[byte][]byte{},
 		disputes: map[int]bool{}, out: make([]*outbox, n),
 	}
 	x.joined[self] = true
@@ -249,17 +250,19 @@ func (x *session) othersIn(as role) []int {
 }
 
 // run carries the session from the join exchange to the library's result.
-func (x *session) run(ctx context.Context, build func() (*engine, error)) (any, error) {
+func (x *session) run(ctx context.Context, j *job) (any, error) {
 	if err := x.join(ctx); err != nil {
 		return nil, err
 	}
-	e, err := build()
-	if err != nil {
-		return nil, err
-	}
-	defer e.wipe()
 	ctx, cancel := context.WithTimeoutCause(ctx, x.r.Deadline, errDeadline)
 	defer cancel()
+	e, err := x.s.begin(ctx, j)
+	if err != nil {
+		return nil, x.explain(ctx, err)
+	}
+	defer e.close()
+	stop := context.AfterFunc(ctx, e.abort)
+	defer stop()
 	if err := x.compute(ctx, func() error { return x.emit(e.start()) }); err != nil {
 		return nil, x.explain(ctx, err)
 	}
@@ -301,7 +304,14 @@ func (x *session) explain(ctx context.Context, err error) error {
 		return failed
 	}
 	if errors.Is(context.Cause(ctx), errDeadline) {
-		return x.suspect(x.round, Deadline, "", x.missing()...)
+		late := x.missing()
+		if len(late) == 0 && x.feeding >= 0 {
+			late = []int{x.feeding} // all is here, and this is what it is spent on
+		}
+		return x.suspect(x.round, Deadline, "", late...)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // a child that was killed for it says less
 	}
 	return err
 }
@@ -380,7 +390,7 @@ func (x *session) sendJoinsLocked(due bool) (missing []int) {
 
 // step feeds every message of the current round that has come, and moves to
 // the next round when all are in.
-func (x *session) step(ctx context.Context, e *engine) (progress bool, err error) {
+func (x *session) step(ctx context.Context, e machine) (progress bool, err error) {
 	x.mu.Lock()
 	x.sendJoinsLocked(false)
 	if x.err != nil {
@@ -409,6 +419,7 @@ func (x *session) step(ctx context.Context, e *engine) (progress bool, err error
 			if f.rule.broadcast { // before feeding: what we answer echoes it
 				x.recordBroadcast(f.rule, from, f.hash)
 			}
+			x.feeding = from
 			outs, err := e.feed(from, f.rule, f.env.Payload)
 			if err != nil {
 				return x.blameFor(from, f, err)
@@ -430,7 +441,9 @@ func (x *session) step(ctx context.Context, e *engine) (progress bool, err error
 	}
 	if x.roundComplete() {
 		x.round++
-		x.outcome = e.collect()
+		if x.outcome, err = e.result(); err != nil {
+			return false, err
+		}
 		if x.outcome == nil && x.round > x.protocol.rounds {
 			return false, x.suspect(x.round, Failed, "the library has no result after its last round", x.others()...)
 		}
@@ -443,7 +456,10 @@ func (x *session) blameFor(from int, f *frame, err error) error {
 	var bad *violation
 	var who *unclear
 	var gaveUp *libraryError
+	var died *crash
 	switch {
+	case errors.As(err, &died):
+		return x.crashed(died)
 	case errors.As(err, &bad):
 		return x.proven(from, f.rule.round, bad.check, bad.detail, f.raw)
 	case errors.As(err, &who):
@@ -458,6 +474,62 @@ func (x *session) blameFor(from int, f *frame, err error) error {
 		return x.suspect(f.rule.round, Failed, gaveUp.text, suspects...)
 	}
 	return err
+}
+
+// crashed names whom the death of the child points at. The library computes
+// when the last message of a round arrives, with all of them, so the last one
+// fed says nothing about whose it was. The trace may say: the library's
+// goroutines have the party's index as their first argument. Otherwise all are
+// suspected whose messages went in. Nobody else can verify any of this, so it
+// proves nothing; the envelopes are kept for whoever mends the guard.
+func (x *session) crashed(d *crash) error {
+	r := rulesByCode[d.code]
+	if r == nil || d.from < 0 || d.from >= len(x.parties) {
+		return d // before any message of a peer
+	}
+	suspects := []int{d.from}
+	if x.lastOfRound(d.from, r) {
+		suspects = x.others()
+		if i, ok := x.indexed(d.death.Index, r); ok {
+			suspects = []int{i}
+		}
+	}
+	b := x.suspect(r.round, Crashed, r.name+": "+d.Error(), suspects...)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, i := range suspects {
+		for _, r := range x.inRound(r.round, i) {
+			if f := x.slots[i][r.code]; f != nil {
+				b.Evidence = append(b.Evidence, f.raw)
+			}
+		}
+	}
+	return b
+}
+
+// indexed finds the party that the library numbers so among those who send r.
+func (x *session) indexed(i int, r *rule) (int, bool) {
+	numbered := x.r.Parties
+	if r.role == dealer {
+		numbered = x.r.From.Holders
+	}
+	if i < 0 || i >= len(numbered) {
+		return 0, false
+	}
+	party := x.index[numbered[i]]
+	return party, party != x.self
+}
+
+// lastOfRound reports whether, but for this message, all of its round were fed.
+func (x *session) lastOfRound(from int, r *rule) bool {
+	for _, i := range x.others() {
+		for _, other := range x.inRound(r.round, i) {
+			if !x.fed[i][other.code] && (i != from || other != r) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (x *session) recordBroadcast(r *rule, party int, hash [32]byte) {

@@ -194,39 +194,6 @@ func TestBusyAndClosed(t *testing.T) {
 	}
 }
 
-// Aborted sessions leave nothing behind, whatever they were aborted by.
-func TestAbortedSessionsLeaveNoGoroutine(t *testing.T) {
-	_, nodes, ids := eddsaCluster(t, 2, func(_ int, c *tss.Config) { c.JoinWait = 50 * time.Millisecond })
-	before := runtime.NumGoroutine()
-	for i := range 50 {
-		r := signRequest(eddsaKey, []byte("m"), ids...)
-		r.Turn = uint16(i)
-		r.Session = tss.SessionName(r)
-		var wg sync.WaitGroup
-		ctx, cancel := context.WithCancel(context.Background())
-		for j := range 1 + i%2 { // every other session is alone
-			wg.Go(func() {
-				if _, err := nodes[j].Signer.Sign(ctx, r); err != nil && i%2 == 0 {
-					wantBlame(t, err, tss.NotJoined, ids[1])
-				}
-			})
-		}
-		if i%2 == 1 {
-			cancel() // somewhere between join and result
-		}
-		wg.Wait()
-		cancel()
-	}
-	// The Signers stay open: sessions must end by themselves.
-	after := runtime.NumGoroutine()
-	for deadline := time.Now().Add(20 * time.Second); after > before && time.Now().Before(deadline); after = runtime.NumGoroutine() {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if after > before {
-		t.Errorf("%d goroutines before, %d after 50 aborted sessions", before, after)
-	}
-}
-
 // runOne runs r at two members and returns what the first made of it; the
 // other is called back then.
 func runOne(t *testing.T, nodes []tsstest.Node, r tss.Request) (tss.Signature, error) {

@@ -122,23 +122,12 @@ func StorePreParams(k *keystore.Keystore, pp *ecdsakeygen.LocalPreParams) error 
 }
 
 // takePreParams uses up one set of the pool.
-func takePreParams(k *keystore.Keystore) (*ecdsakeygen.LocalPreParams, error) {
+func takePreParams(k *keystore.Keystore) ([]byte, error) {
 	b, err := k.TakePreParams()
 	if errors.Is(err, keystore.ErrNotFound) {
 		return nil, ErrNoPreParams
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer clear(b)
-	pp := new(ecdsakeygen.LocalPreParams)
-	if json.Unmarshal(b, pp) != nil {
-		return nil, errors.New("stored pre-parameters do not decode")
-	}
-	if err := preparams.Validate(pp); err != nil {
-		return nil, fmt.Errorf("stored pre-parameters: %w", err)
-	}
-	return pp, nil
+	return b, err
 }
 
 // acceptECDSA and acceptEdDSA are the local half of a new key's acceptance

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/bnb-chain/tss-lib/v2/common"
-	ecdsakeygen "github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
-	eddsakeygen "github.com/bnb-chain/tss-lib/v2/eddsa/keygen"
 
 	"github.com/coffer-network/coffer/tss/keystore"
 )
@@ -38,28 +36,20 @@ func (s *Signer) Sign(ctx context.Context, r Request) (Signature, error) {
 			r.Deadline = defaultEdDSADeadline
 		}
 	}
-	share, data, err := s.shareFor(r)
+	share, err := s.shareFor(r)
 	if err != nil {
 		return sig, fmt.Errorf("sign batch %d attempt %d input %d: %w", r.Batch, r.Attempt, r.Input, err)
 	}
-	defer share.Wipe()
+	pub := share.Pub
 	protocol, err := protocolOf(Sign, r.Key.Curve)
 	if err != nil {
 		return sig, fmt.Errorf("sign: %w", err)
 	}
-	v, x, err := s.session(ctx, r, protocol, func(self int) (*engine, error) {
-		switch d := data.(type) {
-		case *eddsakeygen.LocalPartySaveData:
-			return newEdDSASign(protocol, r, self, d)
-		case *ecdsakeygen.LocalPartySaveData:
-			return newECDSASign(protocol, r, self, d)
-		}
-		return nil, fmt.Errorf("%w: unknown content", ErrNoKeyShare)
-	})
+	v, x, err := s.session(ctx, protocol, &job{Request: r, Share: share})
 	if err != nil {
 		return sig, fmt.Errorf("sign batch %d attempt %d input %d turn %d: %w", r.Batch, r.Attempt, r.Input, r.Turn, err)
 	}
-	sig, err = finish(r, share.Pub, v)
+	sig, err = finish(r, pub, v)
 	if err != nil {
 		// A bad s_i names nobody: all parties of the turn are suspected.
 		return sig, x.suspect(protocol.rounds, Failed, err.Error(), x.others()...)
@@ -84,39 +74,36 @@ func (s *Signer) Finished(batch, attempt uint64, input uint16) (Signature, bool,
 	return sig, true, nil
 }
 
-// shareFor loads the KeyShare a request needs and decodes it, before the
-// session is joined: a share that does not load costs no turn. It is decoded
-// anew for every session, so each has slices, integers and points of its own
-// and the master is never in reach of the library, which writes into what it is
-// given.
-func (s *Signer) shareFor(r Request) (*keystore.KeyShare, any, error) {
+// shareFor loads the KeyShare a request needs, before the session is joined: a
+// share that is not there costs no turn.
+func (s *Signer) shareFor(r Request) (_ *keystore.KeyShare, err error) {
 	id := keystore.ShareID{Key: r.Key.ID, Epoch: r.Epoch, Try: r.Try}
 	if old, err := s.cfg.Keystore.CameFromBackup(id); err != nil || old {
-		return nil, nil, errors.Join(ErrRestored, err)
+		return nil, errors.Join(ErrRestored, err)
 	}
 	share, state, err := s.cfg.Keystore.KeyShare(id)
 	if err != nil {
-		return nil, nil, errors.Join(ErrNoKeyShare, err)
+		return nil, errors.Join(ErrNoKeyShare, err)
 	}
+	defer func() {
+		if err != nil {
+			share.Wipe()
+		}
+	}()
 	switch {
 	case state == keystore.Staged && !r.Staged:
-		return nil, nil, fmt.Errorf("%w: %s is only staged", ErrNoKeyShare, id)
+		return nil, fmt.Errorf("%w: %s is only staged", ErrNoKeyShare, id)
 	case share.Curve != string(r.Key.Curve):
-		return nil, nil, fmt.Errorf("%w: %s is of curve %s", ErrNoKeyShare, id, share.Curve)
+		return nil, fmt.Errorf("%w: %s is of curve %s", ErrNoKeyShare, id, share.Curve)
 	case len(r.Parties) != share.M:
-		return nil, nil, fmt.Errorf("%d parties for signing threshold %d", len(r.Parties), share.M)
+		return nil, fmt.Errorf("%d parties for signing threshold %d", len(r.Parties), share.M)
 	}
 	for _, p := range r.Parties {
 		if !slices.Contains(share.Parties, [32]byte(p)) {
-			return nil, nil, fmt.Errorf("party %s holds no share of %s", p, id)
+			return nil, fmt.Errorf("party %s holds no share of %s", p, id)
 		}
 	}
-	data, err := decodeShare(&share, r.Cluster)
-	if err != nil {
-		share.Wipe()
-		return nil, nil, fmt.Errorf("%w: %s: %w", ErrNoKeyShare, id, err)
-	}
-	return &share, data, nil
+	return &share, nil
 }
 
 // finish turns the library's output into a signature that an independent

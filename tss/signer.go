@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coffer-network/coffer/tss/child"
 	"github.com/coffer-network/coffer/tss/keystore"
 )
 
@@ -53,12 +54,21 @@ type Config struct {
 	SilenceMin     time.Duration // 3 s: least time a connected party may be mute
 	MaxSessions    int           // 256 at once; beyond it ErrBusy
 	Processors     int           // computing at once; GOMAXPROCS
+	MaxChildren    int           // 64 child processes at once; sessions beyond it wait
+
+	// InProcess runs the library in this process, which a peer's message that
+	// slips through the guard then ends. For unit tests and measurement.
+	InProcess bool
+
+	childArgs []string // a test's own
 }
 
 // Stats counts frames since start.
 type Stats struct {
 	Refused uint64 // failed a check
 	Unknown uint64 // for no session of this node (E8)
+
+	Children child.Stats // the processes that sessions run in
 }
 
 // Signer runs the sessions of one node.
@@ -69,6 +79,9 @@ type Signer struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	wg   sync.WaitGroup
+
+	children *child.Pool // nil: InProcess
+	places   *cpuQueue   // for children
 
 	ecdsaCPU, eddsaCPU *cpuQueue
 	refusedN, unknownN atomic.Uint64
@@ -94,6 +107,11 @@ const (
 	defaultKeygenJoinWait = 30 * time.Second
 	defaultSilenceMin     = 3 * time.Second
 	defaultMaxSessions    = 256
+	// defaultMaxChildren bounds memory: a child that signs holds about 20 MiB of
+	// its own.
+	defaultMaxChildren = 64
+	// warmChildren are kept ready, so that a session does not wait for a start.
+	warmChildren = 2
 
 	// earlyLife is how long a Join waits for this node: a peer repeats it
 	// every joinResend while it matters.
@@ -128,13 +146,24 @@ func New(cfg Config) (*Signer, error) {
 	if cfg.Processors <= 0 {
 		cfg.Processors = runtime.GOMAXPROCS(0)
 	}
+	if cfg.MaxChildren <= 0 {
+		cfg.MaxChildren = defaultMaxChildren
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	var children *child.Pool
+	if !cfg.InProcess {
+		var err error
+		if children, err = child.NewPool(child.Options{Warm: warmChildren, Args: cfg.childArgs}); err != nil {
+			return nil, fmt.Errorf("new signer: %w", err)
+		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	return &Signer{
 		cfg: cfg, self: PartyID(cfg.Identity.Public().(ed25519.PublicKey)), log: cfg.Log,
 		ctx: ctx, stop: stop,
+		children: children, places: &cpuQueue{free: cfg.MaxChildren},
 		ecdsaCPU: &cpuQueue{free: cfg.Processors},
 		eddsaCPU: &cpuQueue{free: 4 * cfg.Processors},
 		sessions: map[SessionID]*session{}, early: map[SessionID]map[PartyID]earlyJoin{},
@@ -153,11 +182,18 @@ func (s *Signer) Close() {
 	}
 	s.stop()
 	s.wg.Wait()
+	if s.children != nil {
+		s.children.Close()
+	}
 }
 
 // Stats returns the counters.
 func (s *Signer) Stats() Stats {
-	return Stats{Refused: s.refusedN.Load(), Unknown: s.unknownN.Load()}
+	st := Stats{Refused: s.refusedN.Load(), Unknown: s.unknownN.Load()}
+	if s.children != nil {
+		st.Children = s.children.Stats()
+	}
+	return st
 }
 
 // Receive takes one frame that the transport heard from an authenticated peer.
@@ -253,19 +289,23 @@ func (s *Signer) liveLocked() []*session {
 	return live
 }
 
-// session runs one session: the joined line first, then the exchange.
-func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func(self int) (*engine, error)) (v any, x *session, err error) {
-	self := slices.Index(r.members(), s.self)
+// session runs one session: the joined line first, then the exchange. It wipes
+// the job.
+func (s *Signer) session(ctx context.Context, p *protocol, j *job) (v any, x *session, err error) {
+	r := j.Request
+	j.Self = slices.Index(r.members(), s.self)
 	if err := s.reserve(r.Session); err != nil {
+		j.wipe()
 		return nil, nil, err
 	}
 	// Fresh nonces must never meet old messages of a session: this is on disk
 	// before the first message leaves.
 	if err := s.cfg.Keystore.Join(r.Session, r.uses(s.self)); err != nil {
 		s.release(r.Session, nil)
+		j.wipe()
 		return nil, nil, err
 	}
-	live := newSession(s, r, p, self)
+	live := newSession(s, r, p, j.Self)
 	x = live // the named result is written again on return; goroutines use live
 	s.register(live)
 	ctx, cancel := context.WithCancel(ctx)
@@ -276,7 +316,8 @@ func (s *Signer) session(ctx context.Context, r Request, p *protocol, build func
 	done := make(chan result, 1)
 	s.wg.Go(func() {
 		defer cancel()
-		v, err := live.run(ctx, func() (*engine, error) { return build(self) })
+		defer j.wipe()
+		v, err := live.run(ctx, j)
 		done <- result{v, err}
 	})
 	defer func() {

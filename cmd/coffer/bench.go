@@ -25,8 +25,9 @@ func newBenchSignCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sign", Short: "Compare a cluster's signature and pre-parameters with the library alone",
 		Long: `Measures, in turn in one run: an ECDSA signature of m members over loopback with
-everything a node does for it, against the same signing by tss-lib alone in one
-process; and pre-parameters made here against the library's generator. Ratios
+everything a node does for it, a child process for each member's session
+included, against the same without child processes and against the same signing
+by tss-lib alone in one process; and pre-parameters made here against the library's generator. Ratios
 below 1.15 (CPU), 1.5 (wall) and 0.25 (pre-parameters) are the goals.`,
 		Example: "  coffer bench sign --json\n  coffer bench sign --rounds 10 --library 2",
 		Args:    args(cobra.NoArgs),
@@ -43,6 +44,7 @@ below 1.15 (CPU), 1.5 (wall) and 0.25 (pre-parameters) are the goals.`,
 			fmt.Fprintf(out, "%d of %d members, %d cores, %d rounds in turn\n", f.M, f.N, f.Cores, f.Rounds)
 			fmt.Fprintf(out, "signature      cluster %.2f s CPU, library %.2f s CPU, ratio %.2f (goal 1.15)\n", mean(f.ClusterCPU), mean(f.LibraryCPU), f.CPURatio)
 			fmt.Fprintf(out, "               cluster %.2f s wall, library %.2f s wall, ratio %.2f (goal 1.5)\n", mean(f.ClusterWall), mean(f.LibraryWall), f.WallRatio)
+			fmt.Fprintf(out, "child process  %.2f s CPU without, ratio %.2f; %.2f s wall without, ratio %.2f\n", mean(f.InProcessCPU), f.ChildCPURatio, mean(f.InProcessWall), f.ChildWallRatio)
 			if b.Library > 0 {
 				fmt.Fprintf(out, "pre-parameters ours %.1f s CPU, library %.1f s CPU, ratio %.2f (goal 0.25)\n", mean(f.PreParams), mean(f.PreParamsOther), f.PreParamsRatio)
 			}

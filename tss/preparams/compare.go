@@ -72,12 +72,18 @@ func cpuOf(f func() error) (float64, error) {
 	return after - before, err
 }
 
-// CPUSeconds returns the CPU time this process has used so far.
+// CPUSeconds returns the CPU time that this process and its children that have
+// ended used so far.
 func CPUSeconds() (float64, error) {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0, fmt.Errorf("read CPU time: %w", err)
+	var sum float64
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(who, &u); err != nil {
+			return 0, fmt.Errorf("read CPU time: %w", err)
+		}
+		for _, t := range []syscall.Timeval{u.Utime, u.Stime} {
+			sum += float64(t.Sec) + float64(t.Usec)/1e6
+		}
 	}
-	s := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
-	return s(u.Utime) + s(u.Stime), nil
+	return sum, nil
 }

@@ -100,15 +100,16 @@ type Node struct {
 	Signer   *tss.Signer
 }
 
-// Cluster connects n members over a loopback. configure, if not nil, may change
-// the Config of member i.
+// Cluster connects n members over a loopback. Their sessions run in this process
+// unless configure, which may be nil and may change the Config of member i, says
+// otherwise.
 func Cluster(t testing.TB, cluster [32]byte, n int, configure func(i int, c *tss.Config)) (*tss.Loopback, []Node) {
 	t.Helper()
 	net := tss.NewLoopback()
 	nodes := make([]Node, n)
 	for i := range nodes {
 		id, ks := Party(i), Keystore(t, i)
-		cfg := tss.Config{Identity: Identity(i), Cluster: cluster, Keystore: ks, Transport: net.Node(id)}
+		cfg := tss.Config{Identity: Identity(i), Cluster: cluster, Keystore: ks, Transport: net.Node(id), InProcess: true}
 		if configure != nil {
 			configure(i, &cfg)
 		}
