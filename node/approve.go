@@ -63,8 +63,11 @@ func (n *Node) mayApprove(a ledger.Approval) ([]byte, error) {
 	if is, _ := n.learner(); is {
 		return nil, errLearner
 	}
+	return n.mayApproveAt(a, time.Now())
+}
+
+func (n *Node) mayApproveAt(a ledger.Approval, now time.Time) ([]byte, error) {
 	v, _ := n.app.now()
-	now := time.Now()
 	if v.Epoch().Number > 0 {
 		tolerance := clockTolerance + clockIdleMillis*time.Millisecond // an idle cluster's time rests between clocks
 		if v.Catching {

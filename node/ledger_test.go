@@ -258,6 +258,14 @@ func walletOf(t testing.TB, i int) wallet {
 
 func (c *cluster) ask(w wallet, cmd address.Command) {
 	c.t.Helper()
+	if code := c.run(c.intent(w, cmd)); code != ledger.OK {
+		c.t.Fatalf("%s: %s", cmd.Action, code)
+	}
+}
+
+// intent is what w signs now.
+func (c *cluster) intent(w wallet, cmd address.Command) ledger.Command {
+	c.t.Helper()
 	cmd.Account = address.AccountID(c.s.Genesis.ClusterName(), w.id)
 	a, _ := c.s.Accounts.Get(hex.EncodeToString(cmd.Account[:]))
 	cmd.Signer, cmd.Cluster, cmd.Nonce, cmd.Expires = w.id, c.s.Genesis.ClusterName(), a.Nonce, int64(c.s.Time()+300)
@@ -266,9 +274,7 @@ func (c *cluster) ask(w wallet, cmd address.Command) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if code := c.run(ledger.Command{Intent: &ledger.Intent{Scheme: address.SchemeBIP322, Text: text, Signature: sig}}); code != ledger.OK {
-		c.t.Fatalf("%s: %s", cmd.Action, code)
-	}
+	return ledger.Command{Intent: &ledger.Intent{Scheme: address.SchemeBIP322, Text: text, Signature: sig}}
 }
 
 func (c *cluster) open(w wallet) ledger.AccountID {
