@@ -201,7 +201,7 @@ func (d *delegate) joins(late bool) (out []string) {
 		if timely, known := d.verdict(j.key()); !late && (!known || !timely) {
 			continue
 		}
-		ins, err := d.inputs(v, j)
+		ins, _, err := d.inputs(v, j)
 		if err != nil {
 			continue
 		}
