@@ -22,7 +22,7 @@ func (x *execution) attestation(a *Attestation) Code {
 	if a.Cluster != s.Cluster {
 		return WrongCluster
 	}
-	if !s.mayAttest(a.Member) {
+	if !s.maySay(a.Member, a.Kind) {
 		return NotAllowed
 	}
 	if !x.verdicts.Verdict(a.check()) {
@@ -36,13 +36,6 @@ func (x *execution) attestation(a *Attestation) Code {
 	seat.Seq = a.Seq
 	s.Seats.put(id, seat)
 	return x.try(func(x *execution) Code { return x.say(a) })
-}
-
-// mayAttest: members of the epoch in force, of the one being prepared or
-// opened, and of those before whose word may still be needed for nothing but a
-// flip. The handler of each kind counts only whom it should.
-func (s *State) mayAttest(m MemberID) bool {
-	return s.Epoch().Has(m) || s.Next != nil && s.Next.Epoch.Has(m) || s.Opening != nil && s.Opening.Epoch.Has(m)
 }
 
 func (x *execution) say(a *Attestation) Code {
@@ -91,6 +84,10 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).vote)
 	case KindPause:
 		return handle(x, a, (*execution).pause)
+	case KindLeave:
+		return handle(x, a, (*execution).leave)
+	case KindWiped:
+		return handle(x, a, (*execution).wiped)
 	}
 	return Malformed
 }

@@ -55,6 +55,8 @@ const (
 	KindBalance    Kind = 20 // BalanceFact: fact, Q
 	KindVote       Kind = 16 // Vote: as committee §9 says of its proposal
 	KindPause      Kind = 17 // Pause: one member
+	KindLeave      Kind = 23 // Leave: the member itself
+	KindWiped      Kind = 27 // Wiped: every holder of an old generation
 )
 
 // Attestation is a member's signed word.

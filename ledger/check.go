@@ -59,6 +59,9 @@ func (s *State) Check() error {
 	if err := s.checkTiers(); err != nil {
 		return err
 	}
+	if err := s.checkCommittee(); err != nil {
+		return fmt.Errorf("committee: %w", err)
+	}
 	anchors := map[string]uint64{}
 	for id, b := range s.Batches.all() {
 		if b.Done == s.Live.has(id) {

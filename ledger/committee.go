@@ -35,9 +35,40 @@ func sortedByRank(members []Member, at Hash, batch, attempt uint64) []MemberID {
 // Committee returns the members of one turn: the turn-th m-combination of the
 // roster in lexicographic order of positions, beginning again after the last.
 // The result is sorted by id.
+//
+// Combinations with two members in quarantine are left out; no epoch is planned in
+// which no other is left.
 func (a Attempt) Committee(turn uint64) []MemberID {
 	n, m := len(a.Roster), a.M
-	k := turn % binomial(n, m)
+	if len(a.Fresh) > 1 {
+		return a.calm(turn)
+	}
+	return a.combination(turn % binomial(n, m))
+}
+
+// calm is Committee without the combinations that hold two in quarantine.
+func (a Attempt) calm(turn uint64) []MemberID {
+	all := binomial(len(a.Roster), a.M)
+	fit := make([]uint64, 0, all)
+	for k := range all {
+		fresh := 0
+		for _, id := range a.combination(k) {
+			if slices.Contains(a.Fresh, id) {
+				fresh++
+			}
+		}
+		if fresh < 2 {
+			fit = append(fit, k)
+		}
+	}
+	if len(fit) == 0 {
+		return nil
+	}
+	return a.combination(fit[turn%uint64(len(fit))])
+}
+
+func (a Attempt) combination(k uint64) []MemberID {
+	n, m := len(a.Roster), a.M
 	ids := make([]MemberID, 0, m)
 	for pos := 0; len(ids) < m; pos++ {
 		with := binomial(n-pos-1, m-len(ids)-1) // combinations that take pos

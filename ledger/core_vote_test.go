@@ -251,7 +251,7 @@ func TestVoteRefusals(t *testing.T) {
 	// Nor does one who is to be a member and is not yet.
 	next := c.s.Epoch()
 	next.Number, next.Members = 1, append(next.Members[:len(next.Members):len(next.Members)], Member{ID: idOf(foreign), Name: "node-9", Operator: "operator-9"})
-	c.s.Next = &NextEpoch{Epoch: next}
+	c.s.Next, c.broken = &NextEpoch{Epoch: next}, true
 	for _, a := range []*Attestation{
 		NewAttestation(foreign, c.s.Cluster, 1, KindVote, body(p)),
 		NewAttestation(foreign, c.s.Cluster, 2, KindPause, Pause{Seconds: 60}),
@@ -260,7 +260,7 @@ func TestVoteRefusals(t *testing.T) {
 			t.Errorf("a coming member's word of kind %d: %s", a.Kind, code)
 		}
 	}
-	c.s.Next = nil
+	c.s.Next, c.broken = nil, false
 	before := frame(c.s)
 	for _, a := range []*Attestation{
 		NewAttestation(foreign, c.s.Cluster, 1, KindVote, body(p)),
@@ -765,7 +765,8 @@ func TestSettingsNameEveryParameter(t *testing.T) {
 	var all Params
 	check(&all, all.settings(), "RoundSeconds", "AllowNoFaultTolerance",
 		"LiftSeconds", "SetSeconds", "LowerSeconds", "StepSeconds", "SocialiseSeconds", "ProposalSeconds",
-		"PayoutDelaySeconds", "LoanWindowSeconds", "LoanSlippageBps")
+		"PayoutDelaySeconds", "LoanWindowSeconds", "LoanSlippageBps",
+		"AdmitSeconds", "SeatSeconds", "RollbackSeconds")
 	c := young(t)
 	for _, v := range c.s.Settings() {
 		if r, ok := c.s.setting(Change{v.Pool, v.Name, ""}); !ok || r.text() != v.Value || !r.set(v.Value) {

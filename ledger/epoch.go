@@ -13,7 +13,7 @@ import (
 // dropped and a fresh one planned.
 func (x *execution) shareReady(m MemberID, r ShareReady) Code {
 	s := x.s
-	if s.Next == nil || s.Opening != nil || !s.Next.Epoch.Has(m) || r.Epoch != s.Next.Epoch.Number {
+	if s.Next == nil || s.Opening != nil || s.Next.Kind == NextRollback || !s.Next.Epoch.Has(m) || r.Epoch != s.Next.Epoch.Number {
 		return NotAllowed
 	}
 	i := slices.IndexFunc(s.Next.Keys, func(k NextKey) bool { return k.Key == r.Key })
@@ -27,9 +27,12 @@ func (x *execution) shareReady(m MemberID, r ShareReady) Code {
 	if err := checkMasterKey(r.Key, r.Pub); err != nil {
 		return Malformed
 	}
+	if s.Next.Kind == NextReshare && !bytes.Equal(s.Keys.at(r.Key).Pub, r.Pub) {
+		return Malformed // resharing never changes a key, so no address ever moves
+	}
 	if len(k.Ready) > 0 && (!bytes.Equal(k.Pub, r.Pub) || k.Transcript != r.Transcript) {
 		x.emit(Event{Name: "keygen-disagreement", Batch: k.Batch, Note: r.Key})
-		x.planKeygen(i)
+		x.nextTry(i)
 		return OK
 	}
 	k.Pub, k.Transcript = r.Pub, r.Transcript
@@ -50,15 +53,19 @@ func (x *execution) testSig(m MemberID, t TestSig) Code {
 	if !ok || b.Kind != BatchTest || b.Done {
 		return OK
 	}
-	if s.Next == nil { // after the flip: one verified signature is the proof
+	if slices.Contains(s.Infos.at(s.Epoch().Number).Tests, t.Batch) { // after the flip: one verified signature is the proof
 		k, ok := s.Keys.get(b.Key)
 		if !ok || !VerifyKey(k.Curve, k.Pub, b.Digest, t.Signature) {
 			return BadSignature
 		}
 		s.closeBatch(t.Batch)
+		x.tested(t.Batch)
 		return OK
 	}
-	i := slices.IndexFunc(s.Next.Keys, func(k NextKey) bool { return k.Key == b.Key })
+	if s.Next == nil {
+		return NotAllowed
+	}
+	i := slices.IndexFunc(s.Next.Keys, func(k NextKey) bool { return slices.Contains(k.Tests, t.Batch) })
 	if i < 0 || !s.Next.Epoch.Has(m) {
 		return NotAllowed
 	}
@@ -101,18 +108,14 @@ func (x *execution) flip(_ MemberID, c Certificate) Code {
 	if err := c.Verify(s.Cluster, s.Epoch()); err != nil {
 		return BadSignature
 	}
-	next := s.Next
+	next, old := s.Next, s.Epoch()
 	s.Epochs = append(slices.Clip(s.Epochs), o.Epoch)
 	s.Flips = append(slices.Clip(s.Flips), c)
 	s.Opening, s.Next = nil, nil
-	for _, m := range o.Epoch.Members {
-		if !s.Seats.has(m.ID.String()) {
-			s.Seats.put(m.ID.String(), Seat{})
-		}
-	}
 	for _, k := range next.Keys {
-		s.Keys.put(k.Key, Key{ID: k.Key, Curve: curveOf(k.Key), Pub: k.Pub, Epoch: o.Epoch.Number, Try: k.Try})
+		s.Keys.put(k.Key, Key{ID: k.Key, Curve: curveOf(k.Key), Pub: k.Pub, Epoch: k.Epoch, Try: k.Try})
 	}
+	x.enter(old, next)
 	if len(s.Epochs) == 2 {
 		x.watchVaults()
 	}

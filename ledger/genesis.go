@@ -94,6 +94,13 @@ type Params struct {
 	StepSeconds      uint64 `cbor:"34,keyasint"` // between two steps down of 100 bps
 	SocialiseSeconds uint64 `cbor:"35,keyasint"` // between its two votes, and after the second
 	ProposalSeconds  uint64 `cbor:"36,keyasint"` // after which an open proposal expires
+
+	// How the committee changes (spec: committee §3.2, §3.4, §4).
+	AdmitSeconds    uint64 `cbor:"50,keyasint"` // first quarantine: from admission to the resharing
+	SeatSeconds     uint64 `cbor:"51,keyasint"` // second quarantine: from the flip
+	ReshareSeconds  uint64 `cbor:"52,keyasint"` // deadline of a resharing
+	TrySeconds      uint64 `cbor:"53,keyasint"` // of one of its tries
+	RollbackSeconds uint64 `cbor:"54,keyasint"` // from a flip: how long a vote may go back, and nothing is wiped
 }
 
 // MaxInsurance is how many accounts may be named in Params.Insurance: one earns,
@@ -109,6 +116,7 @@ func DefaultParams() Params {
 		TWAPAlertBps:    250, // below the 2.85 % of 2026-03-10 that no one-round rule saw (spec: lending §12.5)
 		FirstDipSeconds: 60, FreezeDeficitBps: 50, LiquidatorSec: 86_400, InsuranceBps: 2_000,
 		LiftSeconds: 3_600, SetSeconds: 172_800, LowerSeconds: 604_800, StepSeconds: 86_400, SocialiseSeconds: 86_400, ProposalSeconds: 604_800,
+		AdmitSeconds: 604_800, SeatSeconds: 604_800, ReshareSeconds: 1_800, TrySeconds: 600, RollbackSeconds: 86_400,
 		BoostSeconds:       300,
 		PayoutDelaySeconds: 86_400, LoanWindowSeconds: 86_400, LoanSlippageBps: 500,
 	}

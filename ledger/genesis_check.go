@@ -105,6 +105,7 @@ func (p Params) Validate() error {
 	for _, sec := range []uint64{
 		p.PriceMaxAge, p.LiquidationAge, p.RoundSeconds, p.ExpirySeconds, p.QueueSeconds, p.BoostSeconds,
 		p.LiftSeconds, p.SetSeconds, p.LowerSeconds, p.StepSeconds, p.SocialiseSeconds, p.ProposalSeconds,
+		p.AdmitSeconds, p.SeatSeconds, p.ReshareSeconds, p.TrySeconds, p.RollbackSeconds,
 	} {
 		if sec == 0 || sec > maxPeriod {
 			return fmt.Errorf("a period of %d s among the parameters, want 1 to %d", sec, maxPeriod)

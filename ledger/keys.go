@@ -11,11 +11,26 @@ import (
 // computing on one core each it takes about one minute.
 const keygenMillis = 600_000
 
-// planEpoch begins the first epoch with keys as soon as every genesis member
-// has attested its clock (spec: signing §6).
+// planEpoch moves the committee on: the first keys, quarantines, deadlines, and
+// the next change.
 func (x *execution) planEpoch() {
 	s := x.s
-	if s.Epoch().Number != 0 || s.Next != nil {
+	if s.Epoch().Number == 0 {
+		x.planFirstEpoch()
+		return
+	}
+	x.endQuarantines()
+	x.lateReshare()
+	if x.s.Next == nil && !x.s.Catching {
+		x.planChange()
+	}
+}
+
+// planFirstEpoch begins the first epoch with keys as soon as every genesis member
+// has attested its clock (spec: signing §6).
+func (x *execution) planFirstEpoch() {
+	s := x.s
+	if s.Next != nil {
 		return
 	}
 	for _, m := range s.Epoch().Members {
@@ -25,33 +40,46 @@ func (x *execution) planEpoch() {
 	}
 	next := s.Epoch()
 	next.Number = 1
+	s.LastEpoch = 1
 	s.Next = &NextEpoch{Epoch: next, Keys: []NextKey{{Key: KeyECDSA1}, {Key: KeyEd255191}}}
 	for i := range s.Next.Keys {
 		x.planKeygen(i)
 	}
 }
 
-// planKeygen plans the next try of a key's generation by all members. What an
+// planKeygen plans the next try of a key's generation by all members.
+func (x *execution) planKeygen(i int) {
+	x.planTry(i, BatchKeygen, Attempt{Deadline: x.s.Millis + keygenMillis})
+}
+
+// nextTry plans another try of a key that is being made or reshared.
+func (x *execution) nextTry(i int) {
+	if x.s.Next.Kind == NextReshare {
+		x.planReshare(i)
+		return
+	}
+	x.planKeygen(i)
+}
+
+// planTry plans a key's next session by all members of the next epoch. What an
 // earlier try left behind is forgotten here; its staged KeyShares are wiped
 // under a certificate alone.
-func (x *execution) planKeygen(i int) {
+func (x *execution) planTry(i int, kind BatchKind, a Attempt) {
 	s := x.s
-	k := s.Next.Keys[i]
+	k, e := s.Next.Keys[i], s.Next.Epoch
 	b, ok := s.Batches.get(k.Batch)
 	if !ok {
-		b = Batch{ID: s.NextBatch, Kind: BatchKeygen, Key: k.Key}
+		b = Batch{ID: s.NextBatch, Kind: kind, Key: k.Key}
 		s.NextBatch++
 	}
 	for _, t := range k.Tests {
 		s.closeBatch(t)
 	}
-	k = NextKey{Key: k.Key, Batch: b.ID, Try: k.Try + 1}
+	k = NextKey{Key: k.Key, Batch: b.ID, Epoch: e.Number, Try: k.Try + 1, Blamed: k.Blamed}
 	s.setNextKey(i, k)
 	b.Attempts, b.Done = nil, false
-	x.openAttempt(b, Attempt{
-		K: k.Try, Kind: AttemptFirst, Epoch: s.Next.Epoch.Number, M: s.Next.Epoch.M, Try: k.Try,
-		Roster: memberIDs(s.Next.Epoch), Deadline: s.Millis + keygenMillis,
-	})
+	a.K, a.Kind, a.Epoch, a.M, a.Try, a.Roster = k.Try, AttemptFirst, e.Number, e.M, k.Try, memberIDs(e)
+	x.openAttempt(b, a)
 }
 
 // planTests plans test signatures of a staged key so that every member signs in
@@ -60,8 +88,10 @@ func (x *execution) planTests(i int) {
 	s := x.s
 	k := s.Next.Keys[i]
 	k.Tests, k.Tested = nil, nil
-	for _, roster := range testRosters(s.Next.Epoch) {
-		id := x.planTest(k.Key, s.Next.Epoch, k.Try, roster)
+	old := s.Epoch()
+	fresh := func(m MemberID) bool { return s.Next.Kind == NextReshare && (!old.Has(m) || s.Quarantined(m)) }
+	for _, roster := range testRosters(s.Next.Epoch, fresh) {
+		id := x.planTest(k.generation(s.Next), s.Next.Epoch, roster)
 		k.Tests = append(k.Tests, id)
 		k.Tested = append(k.Tested, TestSeen{Batch: id})
 	}
@@ -71,30 +101,55 @@ func (x *execution) planTests(i int) {
 // planActiveTests plans them once more after the flip, with the activated
 // KeyShares: the proof that older generations may be wiped.
 func (x *execution) planActiveTests() {
-	for _, k := range x.s.Keys.all() {
-		for _, roster := range testRosters(x.s.Epoch()) {
-			x.planTest(k.ID, x.s.Epoch(), k.Try, roster)
+	e := x.s.Epoch()
+	info := x.s.Infos.at(e.Number)
+	for _, g := range info.Keys {
+		for _, roster := range testRosters(e, x.s.Quarantined) {
+			info.Tests = append(info.Tests, x.planTest(g, e, roster))
 		}
 	}
+	x.s.Infos.put(e.Number, info)
 }
 
-func (x *execution) planTest(key string, e Epoch, try uint64, roster []MemberID) uint64 {
+func (x *execution) planTest(g Generation, e Epoch, roster []MemberID) uint64 {
 	s := x.s
-	b := Batch{ID: s.NextBatch, Kind: BatchTest, Key: key}
+	b := Batch{ID: s.NextBatch, Kind: BatchTest, Key: g.Key}
 	s.NextBatch++
 	// No chain can parse this as a transaction: the domain is inside the hash.
-	b.Digest = sha256.Sum256(append([]byte("coffer/test-signature/1"), Marshal([]any{s.Cluster, key, e.Number, s.Head, b.ID})...))
-	x.openAttempt(b, Attempt{Kind: AttemptFirst, Epoch: e.Number, M: e.M, Try: try, Roster: roster})
+	b.Digest = sha256.Sum256(append([]byte("coffer/test-signature/1"), Marshal([]any{s.Cluster, g.Key, e.Number, s.Head, b.ID})...))
+	x.openAttempt(b, Attempt{Kind: AttemptFirst, Epoch: g.Epoch, M: e.M, Try: g.Try, Roster: roster})
 	return b.ID
 }
 
-// testRosters are committees of m that together hold every member.
-func testRosters(e Epoch) [][]MemberID {
-	ids := memberIDs(e)
+// testRosters are committees of m that together hold every member, none of them
+// with two that are fresh: whoever is in quarantine signs with m−1 that are not.
+func testRosters(e Epoch, fresh func(MemberID) bool) [][]MemberID {
+	var old, new []MemberID
+	for _, m := range e.Members {
+		if fresh(m.ID) {
+			new = append(new, m.ID)
+		} else {
+			old = append(old, m.ID)
+		}
+	}
 	var rs [][]MemberID
-	for i := 0; i < len(ids); i += e.M {
-		start := min(i, len(ids)-e.M)
-		rs = append(rs, ids[start:start+e.M])
+	covered := 0 // of old
+	for _, m := range new {
+		start := min(covered, max(len(old)-(e.M-1), 0))
+		rs = append(rs, withMember(old[start:min(start+e.M-1, len(old))], m))
+		covered = max(covered, start+e.M-1)
+	}
+	for ; covered < len(old); covered += e.M {
+		start := max(min(covered, len(old)-e.M), 0)
+		rs = append(rs, old[start:min(start+e.M, len(old))])
+	}
+	for i, r := range rs { // fewer than m−1 are old enough: only where all are fresh
+		rs[i] = slices.Clone(r)
+		for _, m := range memberIDs(e) {
+			if len(rs[i]) < e.M {
+				rs[i] = withMember(rs[i], m)
+			}
+		}
 	}
 	return rs
 }

@@ -123,10 +123,14 @@ func (p Pool) capacity(bps uint64, most fixed.Int, divisor uint64) fixed.Int {
 	return v.Max(p.Param.MinWithdraw).Max(fixed.New(1))
 }
 
-// capDivisor divides every capacity. A release with quarantine answers 4 while a
-// member of the epoch in force is quarantined (spec: committee §3.4); members of
-// genesis never are, and there are no others yet.
-func (s *State) capDivisor() uint64 { return 1 }
+// capDivisor divides every capacity: by 4 while a member of the epoch in force is
+// in quarantine (spec: committee §3.4).
+func (s *State) capDivisor() uint64 {
+	if s.QuarantineUntil() > 0 {
+		return 4
+	}
+	return 1
+}
 
 // Capacities are what may leave of an asset in an hour and in a day, base units;
 // 0: there is no cap.

@@ -104,9 +104,10 @@ type Outflow struct {
 type BatchKind uint8
 
 const (
-	BatchPay    BatchKind = 1 // one transaction
-	BatchKeygen BatchKind = 2 // a new key
-	BatchTest   BatchKind = 3 // a test signature of a new key
+	BatchPay     BatchKind = 1 // one transaction
+	BatchKeygen  BatchKind = 2 // a new key
+	BatchTest    BatchKind = 3 // a test signature of new KeyShares
+	BatchReshare BatchKind = 4 // new KeyShares of a key
 )
 
 // Batch is the unit that becomes one transaction. All its attempts consume the
@@ -160,12 +161,14 @@ type Attempt struct {
 	Deadline uint64      `cbor:"6,keyasint"` // ledger time
 	Epoch    uint64      `cbor:"7,keyasint"`
 	M        int         `cbor:"8,keyasint"`
-	Roster   []MemberID  `cbor:"9,keyasint"`  // order in which committees are formed
-	Gave     []MemberID  `cbor:"10,keyasint"` // who attested GaveUp
-	Try      uint64      `cbor:"11,keyasint"` // KeyShare generation: (key, epoch, try)
-	Body     uint64      `cbor:"14,keyasint"` // counts distinct transactions: a retry keeps it
-	Absurd   []MemberID  `cbor:"15,keyasint"` // who finds its fee absurd, sorted
-	Refused  []Refuser   `cbor:"16,keyasint"` // who will not sign it, and why, sorted by member
+	Roster   []MemberID  `cbor:"9,keyasint"`            // order in which committees are formed
+	Gave     []MemberID  `cbor:"10,keyasint"`           // who attested GaveUp
+	Try      uint64      `cbor:"11,keyasint"`           // KeyShare generation: (key, epoch, try)
+	Body     uint64      `cbor:"14,keyasint"`           // counts distinct transactions: a retry keeps it
+	Absurd   []MemberID  `cbor:"15,keyasint"`           // who finds its fee absurd, sorted
+	Refused  []Refuser   `cbor:"16,keyasint"`           // who will not sign it, and why, sorted by member
+	Dealers  []MemberID  `cbor:"17,keyasint,omitempty"` // BatchReshare: who deals from the present KeyShares, sorted
+	Fresh    []MemberID  `cbor:"18,keyasint,omitempty"` // of the roster, who is in quarantine: no committee has two
 	Bitcoin  *BitcoinTx  `cbor:"12,keyasint"`
 	Ethereum *EthereumTx `cbor:"13,keyasint"`
 }

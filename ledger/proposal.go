@@ -15,6 +15,13 @@ const (
 	ProposeLift      ProposalKind = 3 // takes such a flag off again
 	ProposeSocialise ProposalKind = 4 // spreads a pool's Deficit over its suppliers
 	ProposeResume    ProposalKind = 5 // ends the pauses of single members
+
+	ProposeAdmit    ProposalKind = 10 // a node that is to take a seat
+	ProposeReplace  ProposalKind = 11 // a node in the place of a member
+	ProposeEvict    ProposalKind = 12 // a member, or an admitted node, goes
+	ProposeRefresh  ProposalKind = 13 // new KeyShares for the same members, or another row
+	ProposeAbort    ProposalKind = 14 // of the epoch that is being prepared
+	ProposeRollback ProposalKind = 15 // to the epoch before, soon after a flip
 )
 
 // Flag is something that votes stop. Set always means stopped.
@@ -38,11 +45,12 @@ const (
 // part of it: the same change for another reason is another proposal.
 type Proposal struct {
 	Kind    ProposalKind `cbor:"1,keyasint"`
-	Text    string       `cbor:"2,keyasint"` // for the public: why
-	Changes []Change     `cbor:"3,keyasint"` // of Set: sorted by pool and name, each once
-	Pool    string       `cbor:"4,keyasint"` // of Stop, Lift, Socialise; empty: the whole cluster. Of FlagHalt: an asset
-	Flag    Flag         `cbor:"5,keyasint"` // of Stop, Lift
-	Halt    string       `cbor:"6,keyasint"` // of Lift of FlagHalt: the cause that it lifts, and no other
+	Text    string       `cbor:"2,keyasint"`            // for the public: why
+	Changes []Change     `cbor:"3,keyasint"`            // of Set: sorted by pool and name, each once
+	Pool    string       `cbor:"4,keyasint"`            // of Stop, Lift, Socialise; empty: the whole cluster. Of FlagHalt: an asset
+	Flag    Flag         `cbor:"5,keyasint"`            // of Stop, Lift
+	Halt    string       `cbor:"6,keyasint"`            // of Lift of FlagHalt: the cause that it lifts, and no other
+	Seats   *Seats       `cbor:"10,keyasint,omitempty"` // of those about members
 }
 
 // Change gives one parameter another value, in its one spelling: decimal digits
@@ -89,10 +97,15 @@ func (p Proposal) wellFormed() bool {
 	case ProposeSocialise:
 		bare.Pool = ""
 	case ProposeResume:
+	case ProposeAdmit, ProposeReplace, ProposeEvict, ProposeRefresh, ProposeAbort, ProposeRollback:
+		if !p.wellFormedSeats() {
+			return false
+		}
+		bare.Seats = nil
 	default:
 		return false
 	}
-	return len(bare.Changes) == 0 && bare.Pool == "" && bare.Flag == 0 && bare.Halt == ""
+	return len(bare.Changes) == 0 && bare.Pool == "" && bare.Flag == 0 && bare.Halt == "" && bare.Seats == nil
 }
 
 // possible says whether p could be carried out now, apart from steps and time:
@@ -124,6 +137,11 @@ func (s *State) possible(p Proposal) Code {
 	case ProposeResume:
 		if _, _, paused := s.PausedBy(); !paused {
 			return BadParam
+		}
+		return OK
+	case ProposeAdmit, ProposeReplace, ProposeEvict, ProposeRefresh, ProposeAbort, ProposeRollback:
+		if r := s.possibleSeats(p); r != nil {
+			return r.code
 		}
 		return OK
 	}
@@ -208,7 +226,7 @@ func (s *State) Terms(p Proposal) Terms {
 		return Terms{Quorum: e.Q(), DelayMillis: t.LiftSeconds * 1000}
 	case ProposeSocialise:
 		return Terms{Quorum: e.Q(), DelayMillis: t.SocialiseSeconds * 1000, Twice: true}
-	case ProposeResume:
+	case ProposeResume, ProposeAdmit, ProposeReplace, ProposeEvict, ProposeRefresh, ProposeAbort, ProposeRollback:
 		return Terms{Quorum: e.Q()}
 	}
 	r := Terms{Quorum: e.Q()}
@@ -240,6 +258,10 @@ func (x *execution) carryOut(b Ballot) (left []Change, next uint64, code Code) {
 	s, p := x.s, b.Proposal
 	if p.Kind == ProposeSet {
 		return x.carryOutChanges(b)
+	}
+	if p.Seats != nil {
+		code := x.carryOutSeats(p)
+		return nil, s.Millis, code
 	}
 	if code := s.possible(p); code != OK {
 		return nil, 0, code

@@ -36,7 +36,17 @@ const (
 // and that needs one.
 func (x *execution) retryDue() {
 	for _, id := range x.s.Live.keys() {
-		if b := x.s.Batches.at(id); b.Spent == nil {
+		if b := x.s.Batches.at(id); b.Spent == nil && !b.Done { // one before it may have dropped the next epoch
+			x.again(b, x.s.Millis > b.Newest().Deadline)
+		}
+	}
+}
+
+// retryKeys is retryDue for the sessions that make KeyShares and test them: a halt
+// of outflows does not stop those.
+func (x *execution) retryKeys() {
+	for _, id := range x.s.Live.keys() {
+		if b := x.s.Batches.at(id); b.Kind != BatchPay && !b.Done {
 			x.again(b, x.s.Millis > b.Newest().Deadline)
 		}
 	}

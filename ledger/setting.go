@@ -29,7 +29,8 @@ func (p *PoolParam) settings() []setting {
 // settings of the whole cluster. Not among them: RoundSeconds, by which oracle
 // rounds are numbered, and numbers must not fall (I8); AllowNoFaultTolerance,
 // which comes with an epoch; the delays of votes and of payout lists, which are
-// what users rely on when they decide to stay; and the window and slippage of
+// what users rely on when they decide to stay; quarantines and the time for going
+// back, or m members could make them nothing for their own newcomer; and the window and slippage of
 // simple loans, which a signer took into account.
 func (p *Params) settings() []setting {
 	return []setting{
@@ -41,7 +42,7 @@ func (p *Params) settings() []setting {
 		{"first_dip_seconds", &p.FirstDipSeconds}, {"repay_grace_sec", &p.RepayGraceSec}, {"not_closing", &p.NotClosing},
 		{"freeze_deficit_bps", &p.FreezeDeficitBps}, {"target_hf", &p.TargetHF}, {"one_price", &p.OnePrice},
 		{"unfinal_counts", &p.UnfinalCounts}, {"liquidator_sec", &p.LiquidatorSec},
-		{"boost_seconds", &p.BoostSeconds},
+		{"boost_seconds", &p.BoostSeconds}, {"reshare_seconds", &p.ReshareSeconds}, {"try_seconds", &p.TrySeconds},
 		{"insurance_bps", &p.InsuranceBps}, {"insurance", &p.Insurance},
 	}
 }

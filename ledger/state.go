@@ -47,8 +47,15 @@ type State struct {
 	Keys    table[string, Key] `cbor:"27,keyasint"` // by key id
 	Epochs  []Epoch            `cbor:"28,keyasint"` // in force or past, ascending; the last is in force
 	Opening *Opening           `cbor:"29,keyasint"` // the next epoch between opening and flip
-	Next    *NextEpoch         `cbor:"30,keyasint"` // being prepared: keygen, test signatures
+	Next    *NextEpoch         `cbor:"30,keyasint"` // being prepared: keygen or resharing, test signatures
 	Flips   []Certificate      `cbor:"31,keyasint"` // one per epoch put in force, for ever
+
+	Changes    []SeatChange              `cbor:"72,keyasint"` // of the committee: decided and not begun, oldest first
+	Quarantine table[string, uint64]     `cbor:"73,keyasint"` // members that took their seat lately, with the ledger time when their quarantine ends, ms
+	Infos      table[uint64, EpochInfo]  `cbor:"74,keyasint"` // by epoch number, from the first with keys
+	LastEpoch  uint64                    `cbor:"75,keyasint"` // highest epoch number ever planned: none is used twice
+	Wiped      table[string, []MemberID] `cbor:"76,keyasint"` // by generation of KeyShares: who said that it destroyed its own, sorted
+	Dropped    []Dropped                 `cbor:"77,keyasint"` // the last 16 epoch numbers that led to nothing, oldest first
 
 	LastTick  uint64 `cbor:"32,keyasint"` // the 15 s multiple of the last accrual
 	Catching  bool   `cbor:"33,keyasint"` // ledger time lags: no Intents, no plans
@@ -263,7 +270,7 @@ type Key struct {
 	Curve string `cbor:"2,keyasint"` // "secp256k1" or "ed25519"
 	Pub   []byte `cbor:"3,keyasint"` // compressed; empty until generated
 	Epoch uint64 `cbor:"4,keyasint"` // whose KeyShares sign
-	Try   uint64 `cbor:"5,keyasint"` // keygen attempt that made them
+	Try   uint64 `cbor:"5,keyasint"` // attempt of the keygen or resharing that made them
 }
 
 // Opening is an epoch whose conditions are met and whose flip certificate is
@@ -277,20 +284,26 @@ type Opening struct {
 
 // NextEpoch is the plan for new KeyShares.
 type NextEpoch struct {
-	Epoch Epoch     `cbor:"1,keyasint"`
-	Keys  []NextKey `cbor:"2,keyasint"` // sorted by key id
+	Epoch    Epoch       `cbor:"1,keyasint"`
+	Keys     []NextKey   `cbor:"2,keyasint"` // sorted by key id
+	Kind     NextKind    `cbor:"3,keyasint"`
+	Began    uint64      `cbor:"4,keyasint"`           // ledger time, ms
+	Deadline uint64      `cbor:"5,keyasint"`           // resharing: ledger time when it is dropped, ms
+	Change   *SeatChange `cbor:"6,keyasint,omitempty"` // what it is for; of a keygen nothing
 }
 
 // NextKey is what is known of one key's new generation.
 type NextKey struct {
 	Key        string     `cbor:"1,keyasint"`
-	Batch      uint64     `cbor:"2,keyasint"` // keygen batch; attempt = try
+	Batch      uint64     `cbor:"2,keyasint"` // of its sessions; attempt = try
 	Try        uint64     `cbor:"3,keyasint"`
 	Pub        []byte     `cbor:"4,keyasint"`
 	Transcript Hash       `cbor:"5,keyasint"`
 	Ready      []MemberID `cbor:"6,keyasint"` // ShareReady heard from, sorted
 	Tests      []uint64   `cbor:"7,keyasint"` // batches of its test signatures
 	Tested     []TestSeen `cbor:"8,keyasint"`
+	Epoch      uint64     `cbor:"9,keyasint"`  // of the generation: this epoch's number, but of a rollback an older one
+	Blamed     []MemberID `cbor:"10,keyasint"` // named by members that gave up a try, sorted
 }
 
 // TestSeen records who attested one test signature.
@@ -328,6 +341,7 @@ func (s *State) View() *State {
 	v.Pools, v.Accounts, v.Suspense, v.Inflows, v.Watched = s.Pools.copy(f), s.Accounts.copy(f), s.Suspense.copy(f), s.Inflows.copy(f), s.Watched.copy(f)
 	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(f), s.Batches.copy(f), s.Coins.copy(f), s.Senders.copy(f), s.Keys.copy(f)
 	v.Ballots, v.Pauses, v.Lowered = s.Ballots.copy(f), s.Pauses.copy(f), s.Lowered.copy(f)
+	v.Quarantine, v.Infos, v.Wiped = s.Quarantine.copy(f), s.Infos.copy(f), s.Wiped.copy(f)
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	v.Rounds, v.Marks, v.Recent = s.Rounds.copy(f), s.Marks.copy(f), s.Recent.copy(f)
 	v.Mapped, v.MappedTo = s.Mapped.copy(f), s.MappedTo.copy(f)

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
@@ -44,10 +45,18 @@ func (x *execution) tick() {
 	}
 	x.dueBallots() // whatever else stands still: a vote lifts it
 	x.task("solvency", (*execution).askBalances)
-	if s = x.s; s.OutflowsHalt != "" || s.Opening != nil {
-		return // halted, or an epoch is flipping: nothing is planned
+	if s = x.s; s.Opening != nil {
+		return // an epoch is flipping: nothing is planned
 	}
-	x.task("epoch", (*execution).planEpoch)
+	if !s.broken() { // a halt of outflows is no reason to keep a traitor's seat
+		x.task("epoch", (*execution).planEpoch)
+	}
+	if s = x.s; s.OutflowsHalt != "" {
+		if !s.broken() && !s.Catching {
+			x.task("retry", (*execution).retryKeys)
+		}
+		return
+	}
 	if x.s.Catching {
 		return
 	}
@@ -168,11 +177,7 @@ func (x *execution) plan(o Outflow) Code {
 // openAttempt fills what every attempt has in common and puts it on the batch.
 func (x *execution) openAttempt(b Batch, a Attempt) {
 	s := x.s
-	e, try := s.Epoch(), uint64(0)
-	if k, ok := s.Keys.get(b.Key); ok {
-		e, _ = s.epochNumber(k.Epoch)
-		try = k.Try
-	}
+	e, try := s.signers(b.Key)
 	if len(a.Roster) == 0 {
 		if a.Roster = s.roster(e, b.ID, a.K); len(b.Attempts) > 0 {
 			a.Roster = last(a.Roster, b.Newest().refusers())
@@ -180,6 +185,14 @@ func (x *execution) openAttempt(b Batch, a Attempt) {
 	}
 	if a.M == 0 {
 		a.M, a.Epoch, a.Try = e.M, e.Number, try
+	}
+	if b.Kind == BatchPay {
+		a.Fresh = nil
+		for _, m := range a.Roster {
+			if s.Quarantined(m) {
+				a.Fresh = withMember(a.Fresh, m)
+			}
+		}
 	}
 	a.Height, a.At, a.Millis = s.Height+1, s.Head, s.Millis
 	if a.Deadline == 0 {
@@ -209,16 +222,29 @@ func (s *State) roster(e Epoch, batch, attempt uint64) []MemberID {
 	return append(present, absent...)
 }
 
+// signers are the members and the try whose KeyShares of a key sign now.
+func (s *State) signers(key string) (e Epoch, try uint64) {
+	k, ok := s.Keys.get(key)
+	if !ok {
+		return s.Epoch(), 0
+	}
+	e, _ = s.epochNumber(k.Epoch)
+	return e, k.Try
+}
+
+// broken: the halt is a mistake of ours. What broke stays off until a vote.
+func (s *State) broken() bool { return strings.HasPrefix(s.OutflowsHalt, string(Broken)) }
+
 const maxAttemptMillis = 3_600_000
 
 // retry plans the same bytes again: the next committee, a longer deadline.
 func (x *execution) retry(b Batch) {
 	a := b.Newest()
 	switch b.Kind {
-	case BatchKeygen:
+	case BatchKeygen, BatchReshare:
 		if x.s.Next != nil {
 			if i := slices.IndexFunc(x.s.Next.Keys, func(k NextKey) bool { return k.Batch == b.ID }); i >= 0 {
-				x.planKeygen(i)
+				x.nextTry(i)
 			}
 		}
 		return
@@ -228,7 +254,8 @@ func (x *execution) retry(b Batch) {
 	a.K, a.Kind, a.Gave, a.Refused = a.K+1, AttemptRetry, nil, nil
 	a.Deadline = x.s.Millis + span
 	if b.Kind == BatchPay {
-		e, _ := x.s.epochNumber(a.Epoch)
+		e, try := x.s.signers(b.Key) // of an older epoch the attempt was, and its bytes stay
+		a.M, a.Epoch, a.Try = e.M, e.Number, try
 		a.Roster = last(x.s.roster(e, b.ID, a.K), gave)
 	}
 	b.Attempts = slices.Clone(b.Attempts[:len(b.Attempts)-1]) // retries keep their bytes: only the newest is stored
@@ -266,17 +293,38 @@ func (x *execution) gaveUp(m MemberID, g GaveUp) Code {
 		}
 		e = s.Next.Epoch
 	}
-	if !e.Has(m) {
+	if !e.Has(m) && !slices.Contains(a.Dealers, m) {
 		return NotAllowed
 	}
+	x.noteBlamed(b, g.Blamed)
 	a.Gave = withMember(a.Gave, m)
 	b.Attempts = slices.Clone(b.Attempts)
 	b.Attempts[len(b.Attempts)-1] = a
 	s.Batches.put(b.ID, b)
-	if len(a.Gave) >= e.F+1 && s.OutflowsHalt == "" && s.Opening == nil && !s.Catching {
+	halted := s.OutflowsHalt != "" && (b.Kind == BatchPay || s.broken())
+	if len(a.Gave) >= e.F+1 && !halted && s.Opening == nil && !s.Catching {
 		x.again(b, true)
 	}
 	return OK
+}
+
+// noteBlamed keeps whom members name when a session of the next epoch fails.
+func (x *execution) noteBlamed(b Batch, blamed []MemberID) {
+	s := x.s
+	if s.Next == nil || b.Kind != BatchReshare {
+		return
+	}
+	for i, k := range s.Next.Keys {
+		if k.Batch != b.ID {
+			continue
+		}
+		for _, m := range blamed {
+			if s.Next.Epoch.Has(m) || s.Epoch().Has(m) {
+				k.Blamed = withMember(k.Blamed, m)
+			}
+		}
+		s.setNextKey(i, k)
+	}
 }
 
 // Newest is the attempt that may be signed.

@@ -77,7 +77,7 @@ func (s *State) SignatureChecks(raw []byte) []SignatureCheck {
 	switch {
 	case c.Intent != nil && c.Attestation == nil:
 		return s.IntentChecks(c.Intent)
-	case c.Attestation != nil && c.Intent == nil && c.Attestation.Cluster == s.Cluster && s.mayAttest(c.Attestation.Member):
+	case c.Attestation != nil && c.Intent == nil && c.Attestation.Cluster == s.Cluster && s.maySay(c.Attestation.Member, c.Attestation.Kind):
 		return []SignatureCheck{c.Attestation.check()}
 	}
 	return nil

@@ -123,9 +123,9 @@ func (s *State) mayPropose(m MemberID) Code {
 func (x *execution) count(key string) {
 	s := x.s
 	b, t := s.Ballots.at(key), s.Terms(s.Ballots.at(key).Proposal)
-	yes, e := 0, s.Epoch()
+	yes := 0
 	for _, m := range b.Yes {
-		if e.Has(m) {
+		if s.mayDecide(m, b.Proposal) {
 			yes++
 		}
 	}
@@ -144,6 +144,19 @@ func (x *execution) count(key string) {
 	if t.DelayMillis == 0 {
 		x.effect(key)
 	}
+}
+
+// mayDecide says whose yes counts: a member's of the epoch in force that is not
+// in quarantine; about an eviction a member's in quarantine too, and never the
+// target's (spec: committee §3.4, §9).
+func (s *State) mayDecide(m MemberID, p Proposal) bool {
+	if !s.Epoch().Has(m) {
+		return false
+	}
+	if p.Kind == ProposeEvict {
+		return m != p.Seats.Out
+	}
+	return !s.Quarantined(m)
 }
 
 // countBallots tests all that are open anew: an epoch has flipped, and with it

@@ -43,6 +43,7 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 	// A vote's effect should be seen before the coffee is cold; in earnest users
 	// need days to leave.
 	p.BoostSeconds = 10
+	p.AdmitSeconds, p.SeatSeconds, p.RollbackSeconds = 5, 30, 120
 	p.LiftSeconds, p.SetSeconds, p.LowerSeconds, p.StepSeconds, p.SocialiseSeconds, p.ProposalSeconds = 5, 10, 20, 10, 10, 3_600
 	usdt := pool("usdt.eth", 200, 9200, 700, 30_000, 1000, 6500, 7400)
 	usdt.MinSupply, usdt.MinBorrow, usdt.MinWithdraw = fixed.New(1_000_000), fixed.New(1_000_000), fixed.New(1_000_000)

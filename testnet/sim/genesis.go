@@ -81,6 +81,7 @@ func (s *sim) found() {
 	e.FactQuorum = e.Q()
 	p := ledger.DefaultParams()
 	p.BoostSeconds = 30
+	p.AdmitSeconds, p.SeatSeconds, p.RollbackSeconds, p.ReshareSeconds, p.TrySeconds = 10, 30, 60, 120, 45
 	p.AttemptMillis, p.QueueSeconds, p.ExpirySeconds = attemptMillis, queueSeconds, 120
 	p.LiftSeconds, p.SetSeconds, p.LowerSeconds, p.StepSeconds, p.SocialiseSeconds, p.ProposalSeconds = 10, 20, 40, 20, 20, 120
 	usdt := ledger.PoolParam{Asset: "usdt.eth", Base: 200, Opt: 9200, S1: 700, S2: 30_000, RF: 1000, LTV: 6500, LT: 7400, Bonus: 10_500, LiqFee: 1000}
