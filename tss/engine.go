@@ -139,6 +139,11 @@ func newEdDSASign(p *protocol, r Request, self int, share *eddsakeygen.LocalPart
 		}
 		share.Xi.Add(share.Xi, delta).Mod(share.Xi, curveOrder(Ed25519))
 	}
+	subset := eddsakeygen.BuildLocalSaveDataSubset(*share, e.ids)
+	var err error
+	if e.guard.parts, err = newEdDSAParts(r, self, subset.Ks, subset.BigXj, share.EDDSAPub); err != nil {
+		return nil, err
+	}
 	end := make(chan *common.SignatureData, 1)
 	out := e.newOut()
 	e.add(0, out, eddsasigning.NewLocalParty(new(big.Int).SetBytes(r.Digest), params, *share, out, end, len(r.Digest)))
@@ -324,6 +329,13 @@ func (e *engine) take(s side, m lib.Message) (outgoing, error) {
 		return outgoing{}, fmt.Errorf("library sent an unknown message %s", m.Type())
 	}
 	o := outgoing{rule: r, to: -1, payload: payload}
+	if p, ok := m.(lib.ParsedMessage); ok {
+		if r2, ok := p.Content().(*eddsasigning.SignRound2Message); ok {
+			if err := e.guard.parts.nonce(e.self, r2); err != nil {
+				return outgoing{}, fmt.Errorf("own message: %w", err)
+			}
+		}
+	}
 	if !r.broadcast {
 		if len(routing.To) != 1 {
 			return outgoing{}, errors.New("library sent a message to no single party")

@@ -20,7 +20,7 @@ import (
 // never reaches the library.
 //
 // This file holds what all protocols share; the list of one protocol is in the
-// file named after it. Not in the list yet: D5's naming of who sent a bad s_i.
+// file named after it.
 
 // rule describes one message type of a protocol.
 type rule struct {
@@ -55,8 +55,12 @@ func check[T proto.Message](f func(g *guard, from int, m T) error) func(*guard, 
 	}
 }
 
-// violation is a failed check: proof that the sender deviates.
-type violation struct{ check, detail string }
+// violation is a failed check: proof that the sender deviates, or, if it is
+// local, something only the parties of the session can see.
+type violation struct {
+	check, detail string
+	local         bool
+}
 
 func (v *violation) Error() string { return v.check + ": " + v.detail }
 
@@ -76,6 +80,8 @@ type guard struct {
 	nTilde   []*big.Int
 	commits  map[string][]*big.Int // by rule name, per party
 	opened   []string              // whole decommitted polynomial per party
+
+	parts *eddsaParts // Ed25519 signing
 
 	// stored are the moduli of all KeyShares in the keystore: none serves twice.
 	stored map[string]bool

@@ -45,6 +45,7 @@ type failure struct {
 	Text     string      `cbor:"3,keyasint"`
 	Culprits []int       `cbor:"4,keyasint"`
 	Role     role        `cbor:"5,keyasint"`
+	Local    bool        `cbor:"6,keyasint"`
 }
 
 type failureKind uint8
@@ -68,7 +69,7 @@ func failureOf(err error) failure {
 	case errors.As(err, &who):
 		return failure{Kind: failedUnclear, Check: who.check, Text: who.detail, Role: who.from}
 	case errors.As(err, &bad):
-		return failure{Kind: failedCheck, Check: bad.check, Text: bad.detail}
+		return failure{Kind: failedCheck, Check: bad.check, Text: bad.detail, Local: bad.local}
 	case errors.As(err, &gaveUp):
 		return failure{Kind: failedLibrary, Text: gaveUp.text, Culprits: gaveUp.culprits}
 	case errors.Is(err, ErrNoKeyShare):
@@ -82,7 +83,7 @@ func (f failure) err(parties int) error {
 	case failedNot:
 		return nil
 	case failedCheck:
-		return &violation{check: f.Check, detail: f.Text}
+		return &violation{check: f.Check, detail: f.Text, local: f.Local}
 	case failedUnclear:
 		return &unclear{check: f.Check, detail: f.Text, from: f.Role}
 	case failedLibrary:

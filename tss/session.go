@@ -460,6 +460,10 @@ func (x *session) blameFor(from int, f *frame, err error) error {
 	switch {
 	case errors.As(err, &died):
 		return x.crashed(died)
+	case errors.As(err, &bad) && bad.local:
+		b := x.suspect(f.rule.round, Malformed, bad.detail, from)
+		b.Check, b.Evidence = bad.check, [][]byte{f.raw}
+		return b
 	case errors.As(err, &bad):
 		return x.proven(from, f.rule.round, bad.check, bad.detail, f.raw)
 	case errors.As(err, &who):
