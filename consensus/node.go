@@ -443,6 +443,7 @@ type Status struct {
 	Promised    uint64 // height of the last promise
 	Certified   uint64 // height of the newest certificate
 	LastContact time.Time
+	Unapplied   uint64 // raft entries that are committed and not applied here yet; each holds one command or more
 	Equivocated uint64 // approvals that contradicted an earlier one of their author
 	Unproven    uint64 // height of a state taken over from another member and proved by nobody yet; 0: none
 	Forked      uint64 // newest height at which f+1 members approve another history or state; 0: none
@@ -455,6 +456,9 @@ func (c *Consensus) Status() Status {
 	at := c.now()
 	s := Status{Height: at.Height, Head: at.Head, Leading: c.Leading(), Term: c.raft.CurrentTerm(),
 		Promised: c.Promise().Height, LastContact: c.raft.LastContact()}
+	if done, known := c.raft.AppliedIndex(), c.raft.CommitIndex(); known > done {
+		s.Unapplied = known - done
+	}
 	s.Leader, s.HasLeader = c.Leader()
 	s.Certified, s.Equivocated, s.Forked = c.pool.status()
 	s.Unproven = c.unproven.Load()

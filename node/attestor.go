@@ -340,16 +340,18 @@ func hasMember(ms []ledger.MemberID, m ledger.MemberID) bool {
 const seqBlock = 1024
 
 // attest is the dull loop: plan, sign, submit, in order, one at a time.
-func (n *Node) attest(ctx context.Context) {
+func (n *Node) attest(ctx context.Context, advanced func()) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		advanced()
 		v, _ := n.app.now()
 		plan := planAttestations(v, n.world(v))
 		if n.liar != nil {
 			plan = n.liar.lies(plan)
 		}
 		for _, s := range plan {
+			advanced()
 			if _, err := n.say(ctx, s); err != nil {
 				if ctx.Err() == nil {
 					n.log.Debug("attestation not ordered, will be said again", slog.Int("kind", int(s.kind)), slog.Any("err", err))

@@ -32,6 +32,10 @@ func (n *Node) Submit(ctx context.Context, command []byte) (api.Outcome, error) 
 	return n.outcome(n.cons.Submit(ctx, command))
 }
 
+// maxReadyLag is how many commands a node that gets traffic may be behind: about
+// a second of a busy cluster.
+const maxReadyLag = 2048
+
 func (n *Node) outcome(r consensus.Receipt, err error) (api.Outcome, error) {
 	switch {
 	case err == nil:
@@ -76,10 +80,10 @@ func (n *Node) Status() api.NodeStatus {
 	s := n.cons.Status()
 	v := n.View()
 	st := api.NodeStatus{
-		Name: n.cfg.Name, Member: n.self, Version: Version, Role: "follower", Commit: max(s.Height, v.Height), Started: n.started,
+		Name: n.cfg.Name, Member: n.self, Version: Version, Role: "follower", Commit: max(s.Height, v.Height+s.Unapplied, s.Certified), Started: n.started,
 		Operator: map[string]any{
 			"peer": n.peers.Addr(), "term": s.Term, "promised": s.Promised, "certified": s.Certified,
-			"equivocations": s.Equivocated, "dir": n.cfg.Dir,
+			"equivocations": s.Equivocated, "dir": n.cfg.Dir, "forked": s.Forked, "unproven": s.Unproven,
 		},
 	}
 	if s.Leading {
@@ -89,6 +93,12 @@ func (n *Node) Status() api.NodeStatus {
 		st.Leader = n.name(s.Leader)
 	} else {
 		st.NotReady = append(st.NotReady, "no leader")
+	}
+	if s.HasLeader && !n.caughtUp() {
+		st.NotReady = append(st.NotReady, "the leader is not heard")
+	}
+	if lag := st.Commit - v.Height; lag > maxReadyLag {
+		st.NotReady = append(st.NotReady, fmt.Sprintf("%d commands behind", lag))
 	}
 	switch {
 	case v.Epoch().Number == 0 && v.Next == nil:
@@ -157,10 +167,21 @@ func (n *Node) Sessions() []api.Session {
 	out := []api.Session{}
 	for id, s := range n.sessions {
 		if joined, err := n.keys.Joined(id); err == nil && joined {
+			s.Waiting = n.silent(s.Parties)
 			out = append(out, s)
 		}
 	}
 	slices.SortFunc(out, func(a, b api.Session) int { return a.Since.Compare(b.Since) })
+	return out
+}
+
+// silent are the members, by name, that are not heard now.
+func (n *Node) silent(names []string) (out []string) {
+	for _, m := range n.View().Epoch().Members {
+		if m.ID != n.self && slices.Contains(names, m.Name) && !n.peers.Alive(p2p.ID(m.ID)) {
+			out = append(out, m.Name)
+		}
+	}
 	return out
 }
 

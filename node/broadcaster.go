@@ -28,17 +28,19 @@ func planBroadcasts(v *ledger.State) []ledger.Batch {
 
 // broadcast sends everything this node holds signatures for. Every distinct
 // transaction of a batch may be sent: they all consume one anchor.
-func (n *Node) broadcast(ctx context.Context) {
+func (n *Node) broadcast(ctx context.Context, advanced func()) {
 	sent := map[inputKey]time.Time{}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		advanced()
 		v, _ := n.app.now()
 		live := map[inputKey]bool{}
 		for _, b := range planBroadcasts(v) {
 			for _, a := range b.Attempts {
 				k := inputKey{batch: b.ID, body: a.Body}
 				live[k] = true
+				advanced()
 				if time.Since(sent[k]) < rebroadcast {
 					continue
 				}

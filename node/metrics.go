@@ -21,6 +21,9 @@ type metrics struct {
 	venueTimes *prometheus.GaugeVec
 	priceTimes *prometheus.GaugeVec
 	alerts     *prometheus.CounterVec
+	culprits   *prometheus.CounterVec
+	loops      *prometheus.CounterVec
+	leaders    prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -29,7 +32,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "coffer_attestation_refusals_total", Help: "Own attestations that the ledger refused, by code.",
 		}, []string{"code"}),
 		unsigned: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "coffer_signer_refusals_total", Help: "Attempts this node would not sign, by check: caps, limit, screening.",
+			Name: "coffer_signer_refusals_total", Help: "Attempts this node would not sign, by check: transaction, timely, chain, fence, caps, limit, screening.",
 		}, []string{"check"}),
 		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_session_total", Help: "Signing sessions joined, by curve and outcome.",
@@ -58,9 +61,21 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_alert_total", Help: "Webhook alerts of this node's rules, by kind and outcome (sent, failed, dropped).",
 		}, []string{"kind", "outcome"}),
+		culprits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "coffer_session_culprits_total", Help: "Failed sessions by whom they failed for.",
+		}, []string{"peer"}),
+		loops: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "coffer_loop_restarts_total", Help: "Loops that stood still for a minute and were restarted.",
+		}, []string{"loop"}),
+		leaders: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "coffer_leader_changes_total", Help: "Times that another member led than a second before.",
+		}),
+	}
+	for _, c := range signerChecks {
+		m.unsigned.WithLabelValues(c) // an increase from nothing is one only if nothing was there
 	}
 	r.MustRegister(m.refusals, m.unsigned, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history,
-		m.venueFails, m.venueTimes, m.priceTimes, m.alerts)
+		m.venueFails, m.venueTimes, m.priceTimes, m.alerts, m.culprits, m.loops, m.leaders)
 	return m
 }
 
@@ -93,6 +108,8 @@ func watchChildren(r prometheus.Registerer, stats func() tss.Stats) {
 	)
 }
 
+func (m *metrics) loopRestarted(loop string)      { m.loops.WithLabelValues(loop).Inc() }
+func (m *metrics) culprit(peer string)            { m.culprits.WithLabelValues(peer).Inc() }
 func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(code).Inc() }
 func (m *metrics) unsignedFor(check string)       { m.unsigned.WithLabelValues(check).Inc() }
 func (m *metrics) historyFailed()                 { m.history.Inc() }

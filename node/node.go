@@ -58,11 +58,13 @@ type Node struct {
 	history          *history.Store
 	alerts           *alert.Engine
 	started          time.Time
+	pace             pace // of supervise; tests are less patient
 	wg               sync.WaitGroup
 
 	screening *screening        // nil: none
 	fenceMu   sync.Mutex        // held while a chain is compared with the ledger
 	fences    map[string]*Fence // by chain; under fenceMu
+	figures   figures           // what metrics need to have seen before
 
 	saying           sync.Mutex                    // held while a statement is numbered and ordered
 	seq, seqReserved uint64                        // under saying
@@ -223,6 +225,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		return nil, err
 	}
 	n.cons = cons
+	n.reg.MustRegister(collector{n})
 	if err := n.loadVerdicts(); err != nil {
 		return nil, err
 	}
@@ -256,7 +259,10 @@ func listen(addr string) (net.Listener, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	work := []func(context.Context){n.watchPrices, n.attest, n.screenInflows, n.sign, n.keep, n.broadcast, n.share, n.prepare, n.alerts.Run}
+	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows}
+	for name, loop := range map[string]func(context.Context, func()){"attest": n.attest, "sign": n.sign, "broadcast": n.broadcast, "share": n.share} {
+		work = append(work, func(ctx context.Context) { n.supervise(ctx, name, loop) })
+	}
 	if n.liar != nil {
 		n.log.Error("THIS NODE IS A TRAITOR: it lies and sends garbage, for a test")
 		work = append(work, n.liar.babble)
@@ -293,14 +299,16 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	stop, done := context.WithTimeout(context.Background(), 5*time.Second)
 	defer done()
+	// Leadership first: whoever asks here meanwhile is forwarded to the next leader,
+	// and nobody waits for the calls that are open here.
+	if e := n.cons.Transfer(stop); e != nil {
+		n.log.Debug("leadership not handed over", slog.Any("err", e))
+	}
 	endStreams()
-	for _, s := range servers { // refuse new commands first
+	for _, s := range servers {
 		if e := s.Shutdown(stop); e != nil {
 			s.Close()
 		}
-	}
-	if e := n.cons.Transfer(stop); e != nil {
-		n.log.Debug("leadership not handed over", slog.Any("err", e))
 	}
 	cancel()
 	n.wg.Wait()

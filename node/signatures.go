@@ -129,11 +129,12 @@ func (n *Node) resume(v *ledger.State) {
 
 // share sends finished signatures to every member until each has taken them, or
 // the batch is settled.
-func (n *Node) share(ctx context.Context) {
+func (n *Node) share(ctx context.Context, advanced func()) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	last := map[inputKey]time.Time{}
 	for {
+		advanced()
 		v, _ := n.app.now()
 		n.resume(v)
 		n.mu.Lock()

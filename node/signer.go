@@ -56,7 +56,7 @@ func planSigning(v *ledger.State, self ledger.MemberID) []job {
 
 // sign keeps one goroutine per job and ends those that the ledger no longer
 // asks for.
-func (n *Node) sign(ctx context.Context) {
+func (n *Node) sign(ctx context.Context, advanced func()) {
 	running := map[jobKey]context.CancelFunc{}
 	defer func() {
 		for _, stop := range running {
@@ -67,6 +67,7 @@ func (n *Node) sign(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
+		advanced()
 		v, changed := n.app.now()
 		wanted := map[jobKey]bool{}
 		for _, j := range planSigning(v, n.self) {
@@ -153,6 +154,10 @@ func (n *Node) runJob(ctx context.Context, j job) {
 		return
 	}
 	log.Warn("attempt not signed here", slog.Any("err", err))
+	var refused *refusal
+	if errors.As(err, &refused) {
+		n.metrics.unsignedFor(refused.check)
+	}
 	n.mu.Lock()
 	n.failedAt[j.key()] = time.Now()
 	n.mu.Unlock()
@@ -162,6 +167,25 @@ func (n *Node) runJob(ctx context.Context, j job) {
 }
 
 var errGiveUp = errors.New("attempt given up")
+
+// refusal is a check of this member that an attempt did not pass (spec: committee
+// §5). signerChecks are their names.
+type refusal struct {
+	check string
+	err   error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+const (
+	checkTransaction = "transaction" // S2, S4, S7: built, read back, verified against the ledger
+	checkTimely      = "timely"      // S3
+	checkChain       = "chain"       // the chain is not followed well enough (outflows R-3)
+	checkFence       = "fence"       // the chain is ahead of the ledger (outflows C10)
+)
+
+var signerChecks = []string{checkTransaction, checkTimely, checkChain, checkFence, "caps", "limit", "screening"}
 
 func (n *Node) giveUp(j job) {
 	n.mu.Lock()
@@ -186,11 +210,11 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 	}
 	inputs, spends, err := n.inputs(v, j)
 	if err != nil {
-		return err
+		return &refusal{checkTransaction, err}
 	}
 	if j.kind == ledger.BatchPay {
 		if why := n.blind(j.batch.Chain); why != "" {
-			return fmt.Errorf("%s is not followed well enough to sign on: %s", j.batch.Chain, why)
+			return &refusal{checkChain, fmt.Errorf("%s is not followed well enough to sign on: %s", j.batch.Chain, why)}
 		}
 		// Others' approvals can make the certificate before this member approves.
 		timely, known := n.verdict(j.key())
@@ -200,10 +224,10 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 			}
 		}
 		if !timely {
-			return fmt.Errorf("%w: planned at another time than it reached this member", errGiveUp)
+			return &refusal{checkTimely, fmt.Errorf("%w: planned at another time than it reached this member", errGiveUp)}
 		}
 		if err := n.checkFence(ctx, v, j.batch.Chain, spends); err != nil {
-			return err
+			return &refusal{checkFence, err}
 		}
 	}
 	// One session after the other per attempt: inputs of one transaction contend
@@ -305,6 +329,7 @@ func (n *Node) runTurns(ctx context.Context, j job, input int, in chains.ToSign,
 		case errors.As(err, &blame):
 			for _, c := range blame.Culprits {
 				if m := ledger.MemberID(c); m != n.self {
+					n.metrics.culprit(n.name(m))
 					suspects[m] = true
 				}
 			}

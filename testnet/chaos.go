@@ -398,7 +398,7 @@ func (r *chaosRun) hit(ctx context.Context, f fault, i int) error {
 			wait()
 			err = p.Signal(syscall.SIGCONT)
 		}
-	case faultRestart:
+	case faultRestart, faultHandover:
 		if e := p.Stop(ctx); e != nil {
 			r.breach("graceful stop: %v", e)
 		}
@@ -611,7 +611,7 @@ func (r *chaosRun) judgeRequests(ctx context.Context, rep *ChaosReport, took tim
 
 func (r *chaosRun) judgeFaults(rep *ChaosReport, kinds []string) {
 	reqs := r.load.requests()
-	var kills []float64
+	var kills, handovers []float64
 	for i := range r.faults {
 		f := &r.faults[i]
 		rep.Faults[f.Kind]++
@@ -622,6 +622,9 @@ func (r *chaosRun) judgeFaults(rep *ChaosReport, kinds []string) {
 		if f.Kind == faultKill && f.WasLeader && ok {
 			kills = append(kills, float64(ms))
 		}
+		if (f.Kind == faultHandover || f.Kind == faultRestart) && f.WasLeader && ok {
+			handovers = append(handovers, float64(ms))
+		}
 	}
 	for _, k := range kinds {
 		if rep.Faults[k] == 0 {
@@ -629,6 +632,7 @@ func (r *chaosRun) judgeFaults(rep *ChaosReport, kinds []string) {
 		}
 	}
 	rep.LeaderKillMS = Spread{percentile(kills, 0.5), percentile(kills, 1)}
+	rep.Detail.HandoverMS = Spread{percentile(handovers, 0.5), percentile(handovers, 1)}
 	rep.Detail.Faults, rep.Detail.LongestQuiet = r.faults, longestQuiet(r.faults)
 }
 

@@ -77,7 +77,7 @@ func TestChaosReportSchema(t *testing.T) {
 
 func TestVerdictNeedsEveryGoal(t *testing.T) {
 	good := ChaosReport{Acknowledged: 1, Solvent: true, Linearizable: true, SignCompletedPercent: 100,
-		LeaderKillMS: Spread{P50: 900, Max: 1900}, Detail: ChaosDetail{Judged: true}}
+		LeaderKillMS: Spread{P50: 900, Max: 1900}, Detail: ChaosDetail{Judged: true, HandoverMS: Spread{P50: 240, Max: 900}}}
 	if good.verdict(); !good.OK {
 		t.Fatal("a good run is not ok")
 	}
@@ -92,6 +92,7 @@ func TestVerdictNeedsEveryGoal(t *testing.T) {
 		"unsigned":             func(r *ChaosReport) { r.SignCompletedPercent = 99 },
 		"median":               func(r *ChaosReport) { r.LeaderKillMS.P50 = 1001 },
 		"slowest":              func(r *ChaosReport) { r.LeaderKillMS.Max = 2001 },
+		"handover":             func(r *ChaosReport) { r.Detail.HandoverMS.P50 = 251 },
 		"breach":               func(r *ChaosReport) { r.Detail.Breaches = []string{"node-2 died"} },
 	} {
 		r := good

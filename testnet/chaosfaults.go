@@ -12,6 +12,7 @@ const (
 	faultKill      = "kill"      // SIGKILL, then started again
 	faultStop      = "stop"      // SIGSTOP, then SIGCONT
 	faultRestart   = "restart"   // SIGTERM, then started again
+	faultHandover  = "handover"  // SIGTERM of the leader, which hands over, then started again
 	faultPartition = "partition" // cut off from its peers, not from clients and chains
 	faultDiskFull  = "disk-full" // nothing left on its file system
 	faultTraitor   = "traitor"   // started again as one that lies, then killed
@@ -37,7 +38,7 @@ func planFaults(seed uint64, d time.Duration, kinds []string, nodes int) []fault
 	deck := func() []fault {
 		fs := []fault{{Kind: faultKill, Leader: true}}
 		for _, k := range kinds {
-			fs = append(fs, fault{Kind: k, Leader: k == faultStop && r.IntN(2) == 0})
+			fs = append(fs, fault{Kind: k, Leader: k == faultHandover || k == faultStop && r.IntN(2) == 0})
 		}
 		r.Shuffle(len(fs), func(i, j int) { fs[i], fs[j] = fs[j], fs[i] })
 		return fs
@@ -66,7 +67,7 @@ func shortest(kinds []string) time.Duration {
 
 // splitKinds says which kinds a machine permits, and why not the others.
 func splitKinds(missing map[string]string) (kinds []string) {
-	for _, k := range []string{faultKill, faultStop, faultRestart, faultPartition, faultDiskFull, faultTraitor} {
+	for _, k := range []string{faultKill, faultStop, faultRestart, faultHandover, faultPartition, faultDiskFull, faultTraitor} {
 		if missing[k] == "" {
 			kinds = append(kinds, k)
 		}

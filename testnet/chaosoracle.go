@@ -228,6 +228,7 @@ type ChaosDetail struct {
 	RaftMillis   int                    `json:"raft_millis"`
 	Judged       bool                   `json:"times_judged"`
 	Faults       []faultDone            `json:"faults"`
+	HandoverMS   Spread                 `json:"handover_ms"` // from a leader's SIGTERM to the next acknowledged request; 0: there was none
 	LongestQuiet float64                `json:"longest_without_fault_seconds"`
 	Skipped      map[string]string      `json:"skipped"`
 	Sent         int                    `json:"sent"`
@@ -258,11 +259,12 @@ const (
 	goalLeaderP50 = 1000.0 // ms
 	goalLeaderMax = 2000.0
 	goalSign      = 100.0 // %
+	goalHandover  = 250.0 // ms, p50
 )
 
 // verdict fills OK: the conjunction of the goals; times only where they are judged.
 func (r *ChaosReport) verdict() {
-	quick := r.LeaderKillMS.P50 <= goalLeaderP50 && r.LeaderKillMS.Max <= goalLeaderMax
+	quick := r.LeaderKillMS.P50 <= goalLeaderP50 && r.LeaderKillMS.Max <= goalLeaderMax && r.Detail.HandoverMS.P50 <= goalHandover
 	r.OK = r.AcknowledgedLost == 0 && r.DoublePayments == 0 && r.HeadDivergence == 0 && r.Solvent && r.Linearizable && r.Leaks == 0 &&
 		r.SignCompletedPercent >= goalSign && len(r.Detail.Breaches) == 0 && r.Acknowledged > 0 && (quick || !r.Detail.Judged)
 }

@@ -21,7 +21,7 @@ func newChaosCmd() *cobra.Command {
 		Use: "chaos", Short: "Try a local cluster with crashes, partitions, a full disk and a traitor",
 		Long: `Runs four nodes on real chain nodes under signed requests, borrows and
 withdrawals among them, and does to one node at a time what may befall it:
-SIGKILL, SIGSTOP, restart, a cut network, a full disk, a member that lies. What
+SIGKILL, SIGSTOP, restart, a leader's handing over, a cut network, a full disk, a member that lies. What
 needs root is skipped without it, with the reason.
 
 The verdict rests on the chains themselves and on what all nodes say at rest:
@@ -79,11 +79,12 @@ double payments        %d
 diverging heads        %d of %d compared
 solvent                %v
 leader kill            p50 %.0f ms, max %.0f ms
+leader hands over      p50 %.0f ms, max %.0f ms
 payouts signed         %.0f %%, p99 %.1f s
 linearizable           %v
 leaks                  %d
 ok                     %v
 `, kinds, r.Detail.Skipped, r.Acknowledged, r.AcknowledgedLost, r.DoublePayments, r.HeadDivergence, r.Detail.Compared, r.Solvent,
-		r.LeaderKillMS.P50, r.LeaderKillMS.Max, r.SignCompletedPercent, r.SignP99Seconds, r.Linearizable, r.Leaks, r.OK)
+		r.LeaderKillMS.P50, r.LeaderKillMS.Max, r.Detail.HandoverMS.P50, r.Detail.HandoverMS.Max, r.SignCompletedPercent, r.SignP99Seconds, r.Linearizable, r.Leaks, r.OK)
 	return err
 }

@@ -210,7 +210,7 @@ func statusRows(p *printer, st *client.Status) {
 	p.row("leader", orDash(st.Leader))
 	p.row("applied", fmt.Sprintf("LogIndex %d, %d behind", st.Applied, st.Lag))
 	p.row("cluster", st.Cluster)
-	p.row("committee", fmt.Sprintf("epoch %d: %d of %d sign, %d traitors tolerated", st.Epoch, st.M, st.N, st.F))
+	p.row("committee", fmt.Sprintf("epoch %d: %d of %d must sign, %d may be down, %d may be traitors", st.Epoch, st.M, st.N, st.N-st.M, st.F))
 	switch {
 	case st.MaySpare > 0:
 		p.row("may still fail", fmt.Sprintf("%d before payouts wait", st.MaySpare))
@@ -221,18 +221,47 @@ func statusRows(p *printer, st *client.Status) {
 	}
 	p.row("ledger time", st.LedgerTime.Format(time.RFC3339))
 	for _, m := range st.Members {
-		p.row("member "+m.Name, "heard "+ago(m.LastHeard, st.LedgerTime))
+		state := "active"
+		if !m.Present {
+			state = "MISSING"
+		}
+		p.row("member "+m.Name, state+", heard "+ago(m.LastHeard, st.LedgerTime))
 	}
 	for _, c := range st.Chains {
-		p.row("chain "+c.Name, fmt.Sprintf("height %d, reached %s", c.Height, ago(c.Reached, st.LedgerTime)))
+		text := fmt.Sprintf("height %d, reached %s", c.Height, ago(c.Reached, st.LedgerTime))
+		if l := c.Local; l != nil {
+			text += fmt.Sprintf("; this node read %d %s", l.Height, ago(&l.Read, st.LedgerTime))
+			if l.Failing != "" {
+				text += ": " + l.Failing
+			}
+		}
+		p.row("chain "+c.Name, text)
 	}
 	for _, id := range slices.Sorted(maps.Keys(st.Prices)) {
 		if x := st.Prices[id]; x != nil {
-			p.row("price "+id, fmt.Sprintf("%s, %d s old", usd(x.Low), x.Age))
+			text := fmt.Sprintf("%s, %d s old", usd(x.Low), x.Age)
+			if x.Stale {
+				text += ", too old"
+			}
+			if x.Suspect {
+				text += ", suspect"
+			}
+			p.row("price "+id, text)
 		}
 	}
 	for _, state := range slices.Sorted(maps.Keys(st.Open)) {
-		p.row("outflows "+state, st.Open[state])
+		text := fmt.Sprint(st.Open[state])
+		if t, ok := st.OpenSince[state]; ok {
+			text += ", the oldest of " + ago(&t, st.LedgerTime)
+		}
+		p.row("outflows "+state, text)
+	}
+	for _, x := range st.Caps {
+		p.row("may leave "+x.Asset, fmt.Sprintf("%s of %s this %s", x.Left, x.Capacity, x.Window))
+	}
+	p.row("this node", fmt.Sprintf("%d sessions under way, %d pre-parameter sets, key shares of %s", st.Local.Sessions, st.Local.PreParams, orDash(strings.Join(st.Local.Keys, ", "))))
+	if st.BorrowOff {
+		p.row("borrowing", "off")
 	}
 	for _, why := range st.NotReady {
 		p.row("not ready", why)

@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/ledger/address"
+	"github.com/coffer-network/coffer/ledger/fixed"
 	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -122,6 +124,18 @@ func (s *server) status(_ context.Context, v view, _ *ReadInput) (*client.Status
 	return &out, nil
 }
 
+// Spare is how many members are heard from beyond the m that signing needs;
+// negative: signing waits for so many.
+func Spare(s *ledger.State) int {
+	v, n := view{s}, -s.Epoch().M
+	for _, m := range s.Epoch().Members {
+		if seat, _ := s.Seats.Get(m.ID.String()); v.present(seat) {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *server) statusOf(v view) client.Status {
 	st, e := s.b.Status(), v.Epoch()
 	out := client.Status{
@@ -130,17 +144,13 @@ func (s *server) statusOf(v view) client.Status {
 		Cluster: v.ClusterName(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
 		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(),
 		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
-		Local: client.LocalStatus{Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},
+		OpenSince: map[string]time.Time{}, Caps: v.capsLeft(), BorrowOff: v.BorrowOff,
+		Local: client.LocalStatus{Sessions: len(s.b.Sessions()), Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},
 	}
 	if st.Commit > v.Height {
 		out.Lag = st.Commit - v.Height
 	}
-	out.MaySpare = -e.M
-	for _, m := range out.Members {
-		if m.Present {
-			out.MaySpare++
-		}
-	}
+	out.MaySpare = Spare(v.State)
 	for _, a := range v.Genesis.Assets {
 		out.Prices[a.ID] = v.price(a.ID)
 	}
@@ -150,7 +160,11 @@ func (s *server) statusOf(v view) client.Status {
 		if !ok {
 			return
 		}
-		out.Open[o.State.String()]++
+		state := o.State.String()
+		out.Open[state]++
+		if t, ok := out.OpenSince[state]; !ok || at(o.Created).Before(t) {
+			out.OpenSince[state] = at(o.Created)
+		}
 		if oldest == 0 || o.Created < oldest {
 			oldest = o.Created
 		}
@@ -165,6 +179,23 @@ func (s *server) statusOf(v view) client.Status {
 		}
 	}
 	out.Oldest = atOrNil(oldest)
+	return out
+}
+
+func (v view) capsLeft() []client.CapLeft {
+	out := []client.CapLeft{}
+	for _, a := range v.Genesis.Assets {
+		hour, day := v.Capacities(a.ID)
+		b, _ := v.Buckets.Get(a.ID)
+		for _, x := range []struct {
+			window          string
+			capacity, drawn fixed.Int
+		}{{"hour", hour, b.Hour.Amount}, {"day", day, b.Day.Amount}} {
+			if !x.capacity.IsZero() {
+				out = append(out, client.CapLeft{Asset: a.ID, Window: x.window, Capacity: x.capacity.String(), Left: minus(x.capacity, x.drawn).String()})
+			}
+		}
+	}
 	return out
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
@@ -247,7 +248,14 @@ func (s *server) whyPlanned(v view, b ledger.Batch, out *client.Why, wait func(c
 		turn, since := x.Turn, x.Since
 		out.Session, out.Turn = x.Session, &turn
 		for _, peer := range x.Waiting {
-			wait(client.Waiting{Peer: peer, What: fmt.Sprintf("round %d message", x.Round), Since: &since})
+			what := "session message" // the round is not known
+			if x.Round > 0 {
+				what = fmt.Sprintf("round %d message", x.Round)
+			}
+			wait(client.Waiting{Peer: peer, What: what, Since: &since})
+		}
+		if len(x.Waiting) == 0 {
+			wait(client.Waiting{What: "session", Have: "under way among " + strings.Join(x.Parties, ", "), Since: &since})
 		}
 		return
 	}
@@ -257,6 +265,15 @@ func (s *server) whyPlanned(v view, b ledger.Batch, out *client.Why, wait func(c
 			out.Next = nil
 			wait(client.Waiting{What: "confirmations", Have: "0", Need: strconv.FormatUint(max(c.Final, 1), 10)})
 			return
+		}
+	}
+	e := v.Epoch()
+	if _, _, certified := s.b.Certificate(a.Height); !certified {
+		wait(client.Waiting{What: "certificate", Have: fmt.Sprintf("none over LogIndex %d", a.Height), Need: fmt.Sprintf("the approvals of %d of %d members", e.Q(), e.N())})
+	}
+	for _, m := range a.Roster {
+		if seat, _ := v.Seats.Get(m.String()); !v.present(seat) {
+			wait(client.Waiting{Peer: v.name(m), What: "clock of a signer", Since: atOrNil(seat.Heard)})
 		}
 	}
 	wait(client.Waiting{What: "signature", Have: "this node is in no session for it", Need: fmt.Sprintf("%d of %d members", a.M, len(a.Roster))})

@@ -225,6 +225,14 @@ func TestWhyAndLocalSessions(t *testing.T) {
 	if err != nil || o.State != "PLANNED" || o.Anchor == "" || len(o.Attempts) != 1 || len(o.Attempts[0].Roster) != 4 {
 		t.Fatalf("planned: %+v %v", o, err)
 	}
+	why, err = w.client.Why(w.ctx, r.Outflow)
+	if err != nil || len(why.WaitingFor) != 1 || why.WaitingFor[0].What != "signature" || why.WaitingFor[0].Need != "3 of 4 members" || why.Next == nil {
+		t.Fatalf("planned, and no session here: %+v %v", why, err)
+	}
+	st, err := w.client.Status(w.ctx)
+	if err != nil || st.Open["PLANNED"] != 1 || !st.OpenSince["PLANNED"].Equal(o.Created) || st.MaySpare != 1 {
+		t.Fatalf("status: %+v %v", st, err)
+	}
 	since := time.Date(2026, 11, 21, 2, 0, 0, 0, time.UTC)
 	w.Note(
 		[]api.Session{{Session: "9f2c", Batch: o.Batch, Parties: []string{"node-1", "node-2", "node-4"}, Round: 3, Turn: 1, Waiting: []string{"node-4"}, Since: since}},

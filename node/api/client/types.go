@@ -713,35 +713,48 @@ type Proof struct {
 // Status is one node's public account of itself.
 type Status struct {
 	Meta
-	Name       string            `json:"name"`
-	Member     string            `json:"member"`
-	Version    string            `json:"version"`
-	Role       string            `json:"role"`
-	Leader     string            `json:"leader,omitempty"`
-	Applied    uint64            `json:"applied"`
-	Lag        uint64            `json:"lag"`
-	Ready      bool              `json:"ready"`
-	NotReady   []string          `json:"notReady,omitempty"`
-	Cluster    string            `json:"cluster"`
-	Epoch      uint64            `json:"epoch"`
-	N          int               `json:"n"`
-	M          int               `json:"m"`
-	F          int               `json:"f"`
-	MaySpare   int               `json:"maySpare" doc:"members heard from beyond the m that signing needs; negative: signing waits"`
-	LedgerTime time.Time         `json:"ledgerTime"`
-	CatchingUp bool              `json:"catchingUp"`
-	Halted     string            `json:"halted,omitempty"`
-	Paused     *Paused           `json:"paused,omitempty"`
-	Members    []Member          `json:"members"`
-	Chains     []Chain           `json:"chains"`
-	Prices     map[string]*Price `json:"prices"`
-	Open       map[string]uint64 `json:"openOutflows" doc:"by state"`
-	Oldest     *time.Time        `json:"oldestOpenOutflow,omitempty"`
-	Local      LocalStatus       `json:"local"`
+	Name       string               `json:"name"`
+	Member     string               `json:"member"`
+	Version    string               `json:"version"`
+	Role       string               `json:"role"`
+	Leader     string               `json:"leader,omitempty"`
+	Applied    uint64               `json:"applied"`
+	Lag        uint64               `json:"lag"`
+	Ready      bool                 `json:"ready"`
+	NotReady   []string             `json:"notReady,omitempty"`
+	Cluster    string               `json:"cluster"`
+	Epoch      uint64               `json:"epoch"`
+	N          int                  `json:"n"`
+	M          int                  `json:"m"`
+	F          int                  `json:"f"`
+	MaySpare   int                  `json:"maySpare" doc:"members heard from beyond the m that signing needs; negative: signing waits"`
+	LedgerTime time.Time            `json:"ledgerTime"`
+	CatchingUp bool                 `json:"catchingUp"`
+	Halted     string               `json:"halted,omitempty"`
+	Paused     *Paused              `json:"paused,omitempty"`
+	Members    []Member             `json:"members"`
+	Chains     []Chain              `json:"chains"`
+	Prices     map[string]*Price    `json:"prices"`
+	Open       map[string]uint64    `json:"openOutflows" doc:"by state"`
+	OpenSince  map[string]time.Time `json:"openOutflowsSince" doc:"by state, when the oldest was accepted"`
+	Caps       []CapLeft            `json:"caps" doc:"of assets that have one"`
+	BorrowOff  bool                 `json:"borrowOff,omitempty"`
+	Oldest     *time.Time           `json:"oldestOpenOutflow,omitempty"`
+	Local      LocalStatus          `json:"local"`
+}
+
+// CapLeft is how much may still leave of an asset, base units, as of the last
+// draw or tick.
+type CapLeft struct {
+	Asset    string `json:"asset"`
+	Window   string `json:"window" enum:"hour,day"`
+	Capacity string `json:"capacity"`
+	Left     string `json:"left"`
 }
 
 // LocalStatus is what only the node itself knows.
 type LocalStatus struct {
+	Sessions  int       `json:"sessions" doc:"signing sessions under way that it takes part in"`
 	Started   time.Time `json:"started"`
 	Keys      []string  `json:"keys" doc:"ids of master keys it holds a KeyShare of"`
 	PreParams int       `json:"preParams"`
