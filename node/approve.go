@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/coffer-network/coffer/chains"
@@ -137,6 +138,7 @@ func (n *Node) world(v *ledger.State) world {
 			w.prices[a] = p
 		}
 	}
+	w.tooCheap = maps.Clone(n.tooCheap)
 	w.forked = map[string]bool{}
 	for c, st := range n.chainStatus {
 		w.forked[c] = st.Failing == chains.ErrDeepFork.Error()

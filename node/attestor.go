@@ -30,8 +30,9 @@ type world struct {
 	tests    []ledger.TestSig
 	gaveUp   []ledger.GaveUp
 	refusals []ledger.Refusal
-	screened map[string]bool // inflows that the operator's screening lets in; nil: there is none
-	forked   map[string]bool // chains whose best branch left the final one
+	screened map[string]bool   // inflows that the operator's screening lets in; nil: there is none
+	tooCheap map[inputKey]bool // newest transactions that the own chain node refused as too cheap
+	forked   map[string]bool   // chains whose best branch left the final one
 	flip     *ledger.Certificate
 	feeEvery uint64 // ms
 	caughtUp bool
@@ -103,7 +104,7 @@ func planAttestations(v *ledger.State, w world) []statement {
 			say(ledger.KindFee, []ledger.FeeReport{*o.Fee})
 		}
 		if o.Fee != nil && o.Behind == 0 {
-			for _, f := range planAbsurd(v, c.Name, w.self, *o.Fee) {
+			for _, f := range planAbsurd(v, c.Name, w, *o.Fee) {
 				say(ledger.KindFeeAbsurd, f)
 			}
 		}
@@ -117,19 +118,32 @@ func planAttestations(v *ledger.State, w world) []statement {
 }
 
 // planAbsurd says which open batches pay a fee that is nowhere near what this
-// member's own node finds right (spec: outflows §7).
-func planAbsurd(v *ledger.State, chain string, self ledger.MemberID, own ledger.FeeReport) []ledger.FeeAbsurd {
+// member's own node finds right (spec: outflows §7), or that it refused as too
+// cheap while the market asks for more. A broadcast's answer moves nothing by
+// itself: f+1 members must say so, and the ledger's own rate must have moved; then
+// the next transaction comes before its cadence (§3.5).
+func planAbsurd(v *ledger.State, chain string, w world, own ledger.FeeReport) []ledger.FeeAbsurd {
 	var out []ledger.FeeAbsurd
 	for id := range v.Live.All() {
 		b, _ := v.Batches.Get(id)
 		if b.Kind != ledger.BatchPay || b.Chain != chain || b.Spent != nil {
 			continue
 		}
-		if a := b.Newest(); !hasMember(a.Absurd, self) && v.FeeIsAbsurd(chain, a, own) {
+		a := b.Newest()
+		cheap := w.tooCheap[inputKey{batch: id, body: a.Body}] && below(a, own)
+		if !hasMember(a.Absurd, w.self) && (cheap || v.FeeIsAbsurd(chain, a, own)) {
 			out = append(out, ledger.FeeAbsurd{Batch: id, Body: a.Body})
 		}
 	}
 	return out
+}
+
+// below reports whether an attempt pays less than a member's own estimate.
+func below(a ledger.Attempt, own ledger.FeeReport) bool {
+	if a.Ethereum != nil {
+		return a.Ethereum.FeeCap < own.Tip+2*own.Rate
+	}
+	return a.Bitcoin != nil && a.Bitcoin.Rate < own.Rate
 }
 
 // planFacts compares one chain's picture with the ledger.

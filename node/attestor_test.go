@@ -514,6 +514,18 @@ func TestPlanFeeAbsurd(t *testing.T) {
 	expect(t, "far and behind", saw(far, 3))
 	now, _ := c.s.Rates.Get(b.Chain)
 	expect(t, "the agreed rate", saw(ledger.FeeReport{Chain: b.Chain, Rate: now.Rate, Tip: now.Tip}, 0))
+	// Refused as too cheap: said while the market asks for more than it pays, not
+	// otherwise. Seen failing without below: it was said at the plan's own rate.
+	refused := func(rate uint64) []statement {
+		w := world{
+			seen:     map[string]chains.Observations{b.Chain: {Fee: &ledger.FeeReport{Chain: b.Chain, Rate: rate}}},
+			feeEvery: 1 << 50,
+		}
+		w.tooCheap = map[inputKey]bool{{batch: b.ID, body: b.Newest().Body}: true}
+		return slices.DeleteFunc(c.plan(w), func(s statement) bool { return s.kind != ledger.KindFeeAbsurd })
+	}
+	expect(t, "refused, and more is asked for", refused(b.Newest().Bitcoin.Rate+1), ledger.KindFeeAbsurd)
+	expect(t, "refused at the market's rate", refused(b.Newest().Bitcoin.Rate))
 	c.say(0, ledger.KindFeeAbsurd, ledger.FeeAbsurd{Batch: b.ID, Body: b.Newest().Body})
 	expect(t, "said", saw(far, 0))
 }

@@ -91,6 +91,9 @@ func (n *Node) send(ctx context.Context, b ledger.Batch, a ledger.Attempt) bool 
 	defer cancel()
 	err = chain.Broadcast(ctx, raw.Bytes)
 	n.metrics.broadcast(b.Chain, answerOf(err))
+	if a.Body == b.Newest().Body { // an older one is refused because it was replaced
+		n.noteTooCheap(inputKey{batch: b.ID, body: a.Body}, errors.Is(err, chains.ErrTooCheap))
+	}
 	switch {
 	case err == nil, errors.Is(err, chains.ErrAnchorSpent):
 		// The second: somebody's broadcast was faster, or the follower will say who spent it.
@@ -99,6 +102,16 @@ func (n *Node) send(ctx context.Context, b ledger.Batch, a ledger.Attempt) bool 
 		n.log.Warn("broadcast not accepted, will be sent again", slog.Uint64("batch", b.ID), slog.Any("err", err))
 	}
 	return true
+}
+
+func (n *Node) noteTooCheap(k inputKey, cheap bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if cheap {
+		n.tooCheap[k] = true
+	} else {
+		delete(n.tooCheap, k)
+	}
 }
 
 func answerOf(err error) string {

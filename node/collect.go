@@ -41,6 +41,7 @@ var (
 	descSpare    = desc("coffer_members_spare", "Members heard from beyond the m that signing needs; negative: signing waits.")
 	descHeard    = desc("coffer_member_last_heard_seconds", "Seconds since this node heard from a peer.", "peer")
 	descHalted   = desc("coffer_halted", "1 for what stops payouts: broken, halt, hold or vote (all payouts), node (this one signs nothing).", "why")
+	descAsset    = desc("coffer_asset_halted", "1 while nothing of an asset is planned or signed: custody does not hold what is owed.", "asset")
 	descPaused   = desc("coffer_paused", "1 while outflows are paused.")
 	descReady    = desc("coffer_ready", "1 if /readyz says so.")
 	descPre      = desc("coffer_preparams", "Sets of pre-parameters that lie ready.")
@@ -59,7 +60,7 @@ var (
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descSpare, descHeard, descHalted, descPaused, descReady,
+		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descSpare, descHeard, descHalted, descAsset, descPaused, descReady,
 		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descEquiv,
 	} {
 		ch <- d
@@ -157,6 +158,7 @@ func ofLedger(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels 
 		}
 	}
 	for _, a := range v.Genesis.Assets {
+		gauge(descAsset, one(v.HaltOf(a.ID) != ""), a.ID)
 		if p, ok := v.Prices.Get(a.ID); ok && p.Millis != 0 {
 			gauge(descPriceAge, seconds(p.Millis), a.ID)
 		}

@@ -81,6 +81,7 @@ type Node struct {
 	keyMissing  map[string]string
 	restored    string // why this seat is a learner; "": it is none
 	gaveUp      map[jobKey]ledger.GaveUp
+	tooCheap    map[inputKey]bool // newest transactions that the own chain node refused as too cheap
 	refusals    map[jobKey]ledger.Refusal
 	failedAt    map[jobKey]time.Time
 	verdicts    map[jobKey]bool
@@ -104,7 +105,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		refusals: map[jobKey]ledger.Refusal{}, screening: newScreening(cfg.Screen),
 		failedAt: map[jobKey]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
-		fences: map[string]*Fence{},
+		fences: map[string]*Fence{}, tooCheap: map[inputKey]bool{},
 	}
 	n.metrics = newMetrics(n.reg)
 	if n.liar, err = newTraitor(n, cfg.TraitorOf, g); err != nil {

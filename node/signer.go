@@ -117,6 +117,11 @@ func (n *Node) forget(v *ledger.State) {
 			delete(n.failedAt, k)
 		}
 	}
+	for k := range n.tooCheap {
+		if done(k.batch) {
+			delete(n.tooCheap, k)
+		}
+	}
 	for k := range n.sigs {
 		if done(k.batch) && n.unshared[k] == nil {
 			delete(n.sigs, k)
