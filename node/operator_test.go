@@ -10,6 +10,7 @@ import (
 
 	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/tss"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -31,6 +32,7 @@ func exported() (names []string) {
 	r := &catcher{Registerer: prometheus.NewRegistry()}
 	newMetrics(r)
 	watchConsensus(r, func() consensus.Status { return consensus.Status{} })
+	watchChildren(r, func() tss.Stats { return tss.Stats{} })
 	v := newVerifier(1, r)
 	defer v.close()
 	for _, c := range append(r.all, collector{}) {
