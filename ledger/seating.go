@@ -116,6 +116,9 @@ func (s *State) Followers() []Member {
 	return out
 }
 
+// MaySay is maySay for whoever decides what to say.
+func (s *State) MaySay(m MemberID, k Kind) bool { return s.maySay(m, k) }
+
 // maySay is which kinds are taken from whom. A node without a seat says its clock,
 // one of the next epoch what the next epoch needs, and who was a member that its
 // KeyShares are gone. Which of it counts is for each kind to say.

@@ -73,16 +73,23 @@ func (k NextKey) generation(n *NextEpoch) Generation {
 func (x *execution) wiped(m MemberID, w Wiped) Code {
 	s := x.s
 	g := w.Generation
-	held := false
-	for _, e := range s.Epochs {
-		held = held || e.Has(m) && slices.Contains(s.Infos.at(e.Number).Keys, g)
-	}
-	if !held || s.WhyKeep(g) != "" {
+	if !s.holder(m, g) || s.WhyKeep(g) != "" {
 		return NotAllowed
 	}
 	s.Wiped.put(g.String(), withMember(s.Wiped.at(g.String()), m))
 	x.emit(Event{Name: "wiped", Note: m.String() + " " + g.String()})
 	return OK
+}
+
+// AwaitsWiped reports whether the ledger takes m's word that it wiped g, and has
+// not heard it.
+func (s *State) AwaitsWiped(m MemberID, g Generation) bool {
+	return s.holder(m, g) && !s.HasWiped(m, g) && s.WhyKeep(g) == ""
+}
+
+// holder: m was a member of an epoch that signed with g.
+func (s *State) holder(m MemberID, g Generation) bool {
+	return slices.ContainsFunc(s.Epochs, func(e Epoch) bool { return e.Has(m) && slices.Contains(s.Infos.at(e.Number).Keys, g) })
 }
 
 // HasWiped reports whether the ledger heard so.

@@ -34,7 +34,8 @@ type world struct {
 	tooCheap map[inputKey]bool // newest transactions that the own chain node refused as too cheap
 	forked   map[string]bool   // chains whose best branch left the final one
 	flip     *ledger.Certificate
-	feeEvery uint64 // ms
+	wiped    []ledger.Generation // KeyShares that this member destroyed
+	feeEvery uint64              // ms
 	caughtUp bool
 }
 
@@ -54,7 +55,7 @@ func planAttestations(v *ledger.State, w world) []statement {
 	id := w.self.String()
 	seat, _ := v.Seats.Get(id)
 
-	if w.clock != 0 {
+	if w.clock != 0 && v.MaySay(w.self, ledger.KindClock) {
 		every := uint64(clockIdleMillis)
 		if v.Live.Len()+v.Queue.Len()+v.Waiting.Len() > 0 || v.Next != nil || v.Epoch().Number == 0 || w.clock > v.Millis+clockLagMillis {
 			every = clockBusyMillis
@@ -63,16 +64,16 @@ func planAttestations(v *ledger.State, w world) []statement {
 			say(ledger.KindClock, ledger.Clock{Millis: w.clock})
 		}
 	}
-	if w.flip != nil && v.Opening != nil {
+	if w.flip != nil && v.Opening != nil && v.MaySay(w.self, ledger.KindFlip) {
 		say(ledger.KindFlip, *w.flip)
 	}
 	for _, r := range w.ready {
-		if v.Next != nil && !readyHeard(v, w.self, r) {
+		if v.Next != nil && v.Next.Epoch.Has(w.self) && !readyHeard(v, w.self, r) {
 			say(ledger.KindShareReady, r)
 		}
 	}
 	for _, t := range w.tests {
-		if !testHeard(v, w.self, t) {
+		if v.MaySay(w.self, ledger.KindTestSig) && !testHeard(v, w.self, t) {
 			say(ledger.KindTestSig, t)
 		}
 	}
@@ -86,8 +87,13 @@ func planAttestations(v *ledger.State, w world) []statement {
 			say(ledger.KindRefusal, r)
 		}
 	}
-	if v.Epoch().Number == 0 {
-		return out // nothing else counts before there are keys
+	for _, g := range w.wiped {
+		if v.AwaitsWiped(w.self, g) {
+			say(ledger.KindWiped, ledger.Wiped{Generation: g})
+		}
+	}
+	if v.Epoch().Number == 0 || !v.Epoch().Has(w.self) {
+		return out // nothing else counts before there are keys, or from who holds no seat
 	}
 	if rs := planPrices(v, seat, w); len(rs) > 0 {
 		say(ledger.KindPrice, rs)
@@ -327,17 +333,16 @@ func testHeard(v *ledger.State, self ledger.MemberID, t ledger.TestSig) bool {
 	if !ok || b.Done {
 		return true
 	}
-	if v.Next == nil {
-		return false
-	}
-	for _, k := range v.Next.Keys {
-		for _, seen := range k.Tested {
-			if seen.Batch == t.Batch {
-				return hasMember(seen.Members, self)
+	if v.Next != nil {
+		for _, k := range v.Next.Keys {
+			for _, seen := range k.Tested {
+				if seen.Batch == t.Batch {
+					return hasMember(seen.Members, self) || !v.Next.Epoch.Has(self)
+				}
 			}
 		}
 	}
-	return true
+	return false // of the epoch in force: one word is enough
 }
 
 func hasMember(ms []ledger.MemberID, m ledger.MemberID) bool {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
@@ -16,6 +17,18 @@ import (
 type keygenTask struct {
 	key     ledger.NextKey
 	attempt ledger.Attempt
+	from    *tss.Generation // of a resharing: what is dealt from
+}
+
+// members of its session: the holders to be and, in a resharing, those who deal.
+func (t keygenTask) members() []ledger.MemberID {
+	all := slices.Clone(t.attempt.Roster)
+	for _, m := range t.attempt.Dealers {
+		if !hasMember(all, m) {
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 // planKeygens says which keygen sessions are planned with self among them and
@@ -27,11 +40,25 @@ func planKeygens(v *ledger.State, self ledger.MemberID) []keygenTask {
 	var ts []keygenTask
 	for _, k := range v.Next.Keys {
 		b, ok := v.Batches.Get(k.Batch)
-		if ok && !b.Done && !hasMember(k.Ready, self) && hasMember(b.Newest().Roster, self) {
-			ts = append(ts, keygenTask{k, b.Newest()})
+		if ok && !b.Done && !hasMember(k.Ready, self) && (hasMember(b.Newest().Roster, self) || hasMember(b.Newest().Dealers, self)) {
+			t := keygenTask{key: k, attempt: b.Newest()}
+			if b.Kind == ledger.BatchReshare {
+				t.from = generationOf(v, t)
+			}
+			ts = append(ts, t)
 		}
 	}
 	return ts
+}
+
+// generationOf is what a resharing deals from: the KeyShares in force.
+func generationOf(v *ledger.State, t keygenTask) *tss.Generation {
+	k, _ := v.Keys.Get(t.key.Key)
+	g := &tss.Generation{Epoch: k.Epoch, Try: k.Try, M: v.Epoch().M, Pub: k.Pub}
+	for _, m := range t.attempt.Dealers {
+		g.Holders = append(g.Holders, tss.PartyID(m))
+	}
+	return g
 }
 
 // planActivations says which staged KeyShares the epoch in force makes active.
@@ -53,7 +80,7 @@ func (n *Node) keep(ctx context.Context) {
 	for {
 		v, changed := n.app.now()
 		for _, t := range planKeygens(v, n.self) {
-			name := fmt.Sprintf("%s/%d", t.key.Key, t.key.Try)
+			name := fmt.Sprintf("%s/%d/%d", t.key.Key, t.attempt.Epoch, t.key.Try)
 			if running[name] {
 				continue
 			}
@@ -118,24 +145,35 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 	for _, m := range t.attempt.Roster {
 		req.Parties = append(req.Parties, tss.PartyID(m))
 	}
+	receives := hasMember(t.attempt.Roster, n.self)
+	if t.from != nil {
+		req.Kind, req.From = tss.Reshare, *t.from
+	}
 	req.Session = tss.SessionName(req)
-	n.noteSession(req, t.attempt.Roster)
+	n.noteSession(req, t.members())
 	defer n.dropSession(req.Session)
 	start := time.Now()
-	if req.Key.Curve == tss.Secp256k1 {
+	if req.Key.Curve == tss.Secp256k1 && receives {
 		if err := n.makePreParams(ctx); err != nil { // an earlier try may have used the set
 			log.Error("no pre-parameters", slog.Any("err", err))
 			return
 		}
 	}
-	res, err := n.tss.Keygen(ctx, req)
+	run := n.tss.Keygen
+	if t.from != nil {
+		run = n.tss.Reshare
+	}
+	res, err := run(ctx, req)
 	if err != nil {
 		if ctx.Err() == nil {
-			log.Warn("key generation failed, waiting for the next try", slog.Any("err", err))
+			log.Warn("session for key shares failed, waiting for the next try", slog.Any("err", err))
 			n.mu.Lock()
 			n.gaveUp[jobKey{t.key.Batch, t.attempt.K}] = ledger.GaveUp{Batch: t.key.Batch, Attempt: t.attempt.K}
 			n.mu.Unlock()
 		}
+		return
+	}
+	if !receives { // dealt, and holds none of them
 		return
 	}
 	r := ledger.ShareReady{Key: t.key.Key, Epoch: t.attempt.Epoch, Try: t.key.Try, Pub: res.Pub, Transcript: ledger.Hash(res.TranscriptHash)}

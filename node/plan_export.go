@@ -27,6 +27,7 @@ type World struct {
 	Tests          []ledger.TestSig
 	GaveUp         []ledger.GaveUp
 	Flip           *ledger.Certificate
+	Wiped          []ledger.Generation // KeyShares that this member destroyed
 	FeeEveryMillis uint64
 	CaughtUp       bool
 }
@@ -36,7 +37,7 @@ func PlanAttestations(v *ledger.State, w World) []Statement {
 	var out []Statement
 	for _, s := range planAttestations(v, world{
 		self: w.Self, clock: w.Clock, prices: w.Prices, seen: w.Seen, ready: w.Ready, tests: w.Tests,
-		gaveUp: w.GaveUp, flip: w.Flip, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp, said: w.Said,
+		gaveUp: w.GaveUp, flip: w.Flip, wiped: w.Wiped, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp, said: w.Said,
 	}) {
 		out = append(out, Statement{s.kind, s.body})
 	}

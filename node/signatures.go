@@ -104,7 +104,7 @@ func (n *Node) receivers(v *ledger.State, a ledger.Attempt) map[ledger.MemberID]
 func (n *Node) resume(v *ledger.State) {
 	for id := range v.Live.All() {
 		b, ok := v.Batches.Get(id)
-		if !ok || b.Kind == ledger.BatchKeygen {
+		if !ok || b.Kind == ledger.BatchKeygen || b.Kind == ledger.BatchReshare {
 			continue
 		}
 		a := b.Newest()

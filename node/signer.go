@@ -33,16 +33,15 @@ type inputKey struct {
 
 // planSigning says for which attempts self should hold or make signatures now:
 // batches that are open, whose anchor is not seen spent, and on whose roster
-// self stands. Oldest first. A pause stops payments, a halt everything.
+// self stands. Oldest first. A pause and a halt stop payments;
+// test signatures of an eviction that a halt is the reason for go on.
 func planSigning(v *ledger.State, self ledger.MemberID) []job {
 	var jobs []job
-	if v.OutflowsHalt != "" {
-		return nil
-	}
 	_, _, paused := v.PausedBy()
+	stopped := paused || v.OutflowsHalt != ""
 	for id := range v.Live.All() {
 		b, ok := v.Batches.Get(id)
-		if !ok || b.Spent != nil || b.Kind == ledger.BatchKeygen || paused && b.Kind == ledger.BatchPay {
+		if !ok || b.Spent != nil || b.Kind == ledger.BatchKeygen || b.Kind == ledger.BatchReshare || stopped && b.Kind == ledger.BatchPay {
 			continue
 		}
 		a := b.Newest()
@@ -495,7 +494,7 @@ type turnKey struct {
 func (n *Node) takeJoin(from ledger.MemberID, batch, attempt uint64, input int, turn uint64) {
 	v, _ := n.app.now()
 	b, ok := v.Batches.Get(batch)
-	if !ok || b.Done || len(b.Attempts) == 0 || b.Newest().K != attempt || b.Kind == ledger.BatchKeygen || turn > 2*ledger.TurnLimit {
+	if !ok || b.Done || len(b.Attempts) == 0 || b.Newest().K != attempt || b.Kind == ledger.BatchKeygen || b.Kind == ledger.BatchReshare || turn > 2*ledger.TurnLimit {
 		return
 	}
 	c := b.Newest().Committee(turn)

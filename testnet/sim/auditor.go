@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,6 +20,7 @@ type auditor struct {
 	s    *sim
 	asks map[string][]ask // by destination
 	bad  map[ledger.Hash]bool
+	keys map[string][]byte         // public keys of the first epoch that had any
 	own  map[string]ledger.Purpose // "chain/address" of ours
 
 	txs      map[string]map[string]*tx // chain → id → transaction of ours
@@ -47,7 +49,7 @@ type tx struct {
 
 func newAuditor(s *sim) *auditor {
 	return &auditor{
-		s: s, asks: map[string][]ask{}, bad: map[ledger.Hash]bool{}, own: map[string]ledger.Purpose{},
+		s: s, asks: map[string][]ask{}, keys: map[string][]byte{}, bad: map[ledger.Hash]bool{}, own: map[string]ledger.Purpose{},
 		txs: map[string]map[string]*tx{}, deposits: map[string]map[string]ledger.Payment{}, ever: map[string]ledger.Payment{},
 		outflows: map[string][]uint64{}, credited: map[string]bool{}, in: map[string]fixed.Int{}, out: map[string]fixed.Int{},
 	}
@@ -58,7 +60,7 @@ func (a *auditor) asked(k ask) { a.asks[k.to] = append(a.asks[k.to], k) }
 // fund derives every address of ours from the dealer's key, once there is one.
 func (a *auditor) fund() {
 	k, _ := a.s.reference.Keys.Get(ledger.KeyECDSA1)
-	master := a.s.dealer.public(k.ID, k.Try)
+	master := a.s.dealer.public(ledger.Generation{Key: k.ID, Epoch: k.Epoch, Try: k.Try})
 	own := func(p address.Path, why ledger.Purpose) {
 		c := must(address.Derive(address.KeyECDSA, k.ID, master, p))
 		text := must(address.P2WPKH(network, c.Pub))
@@ -238,8 +240,35 @@ func (a *auditor) event(e ledger.Event) error {
 		case ledger.Refunded.String():
 			a.s.rep.Refunded++
 		}
+	case "epoch":
+		return a.flipped()
+	case "epoch-dropped":
+		a.s.rep.Dropped++
 	case "keygen-disagreement", "hold", "broken":
 		return fmt.Errorf("event %s: %s", e.Name, e.Note)
+	}
+	return nil
+}
+
+// flipped: whatever epoch it is, the keys are those of the first.
+func (a *auditor) flipped() error {
+	st := a.s.reference
+	a.s.rep.Flips++
+	for id, k := range st.Keys.All() {
+		if a.keys[id] == nil {
+			a.keys[id] = k.Pub
+		}
+		if !bytes.Equal(a.keys[id], k.Pub) {
+			return fmt.Errorf("key %s became another one in epoch %d", id, st.Epoch().Number)
+		}
+	}
+	if info, _ := st.Infos.Get(st.Epoch().Number); info.Kind == ledger.NextRollback {
+		a.s.rep.Rollbacks++
+	}
+	for _, e := range st.Epochs[:len(st.Epochs)-1] {
+		if e.Number >= st.Epoch().Number {
+			return fmt.Errorf("epoch %d comes after %d", st.Epoch().Number, e.Number)
+		}
 	}
 	return nil
 }

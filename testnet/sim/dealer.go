@@ -17,18 +17,24 @@ import (
 // only what a session of m members agrees on, each signature with a nonce of
 // its own, since threshold signatures are randomised.
 type dealer struct {
-	s     *sim
-	drawn uint64
+	s      *sim
+	drawn  uint64
+	origin map[ledger.Generation]ledger.Generation // by generation of KeyShares: the keygen whose key they are of
 }
 
-func newDealer(s *sim) *dealer { return &dealer{s: s} }
+func newDealer(s *sim) *dealer {
+	return &dealer{s: s, origin: map[ledger.Generation]ledger.Generation{}}
+}
 
-func (d *dealer) secret(key string, try uint64) [32]byte { return d.s.secret("key "+key, try) }
+func (d *dealer) secret(g ledger.Generation) [32]byte {
+	o := d.origin[g]
+	return d.s.secret("key "+o.Key, o.Try)
+}
 
-// public is the master public key of one try.
-func (d *dealer) public(key string, try uint64) []byte {
-	secret := d.secret(key, try)
-	if key == ledger.KeyEd255191 {
+// public is the master public key of a generation.
+func (d *dealer) public(g ledger.Generation) []byte {
+	secret := d.secret(g)
+	if g.Key == ledger.KeyEd255191 {
 		return ed25519.NewKeyFromSeed(secret[:]).Public().(ed25519.PublicKey)
 	}
 	return secp256k1.PrivKeyFromBytes(secret[:]).PubKey().SerializeCompressed()
@@ -37,7 +43,7 @@ func (d *dealer) public(key string, try uint64) []byte {
 // sign signs what r asks for.
 func (d *dealer) sign(r tss.Request) tss.Signature {
 	d.drawn++
-	secret := d.secret(r.Key.ID, r.Try)
+	secret := d.secret(ledger.Generation{Key: r.Key.ID, Epoch: r.Epoch, Try: r.Try})
 	if r.Key.Curve == tss.Ed25519 {
 		sig := ed25519.Sign(ed25519.NewKeyFromSeed(secret[:]), r.Digest)
 		return tss.Signature{R: [32]byte(sig[:32]), S: [32]byte(sig[32:])}
@@ -81,36 +87,58 @@ func signWith(key, z *secp256k1.ModNScalar, nonce [32]byte) (tss.Signature, bool
 	return tss.Signature{R: r.Bytes(), S: s.Bytes(), RecID: odd}, true
 }
 
-// runKeygens makes a try's key as soon as every member waits for it: a keygen
-// needs them all, and leaves all of them with a share or none.
+// runKeygens makes a try's KeyShares as soon as everybody whom it needs waits for
+// it: it needs them all, and leaves all of them with a share or none.
 func (s *sim) runKeygens() {
 	if s.reference.Next == nil || s.reference.Opening != nil || !s.chance(25) {
 		return
 	}
 	for _, k := range s.reference.Next.Keys {
-		ready := 0
-		for _, m := range s.members {
-			if m.up && m.awaitsKeygen(k) {
-				ready++
-			}
-		}
-		if ready < len(s.members) {
+		b, _ := s.reference.Batches.Get(k.Batch)
+		if b.Done {
 			continue
 		}
-		s.rep.Sessions++
-		aborted := s.trouble(20)
-		if aborted {
-			s.rep.Aborted++
-		}
-		pub := s.dealer.public(k.Key, k.Try)
+		a := b.Newest()
+		var in []*member
 		for _, m := range s.members {
-			m.disk.tried[k.Batch] = k.Try
-			if !aborted {
-				m.disk.ready = append(m.disk.ready, ledger.ShareReady{
-					Key: k.Key, Epoch: s.reference.Next.Epoch.Number, Try: k.Try, Pub: pub, Transcript: hashOf(pub),
-				})
+			if slices.Contains(a.Roster, m.id) || slices.Contains(a.Dealers, m.id) {
+				in = append(in, m)
 			}
 		}
+		if slices.ContainsFunc(in, func(m *member) bool { return !m.up || !m.awaitsKeygen(k) }) {
+			continue
+		}
+		s.session(k, a, in)
+	}
+}
+
+// session is one keygen or resharing.
+func (s *sim) session(k ledger.NextKey, a ledger.Attempt, in []*member) {
+	s.rep.Sessions++
+	aborted := s.trouble(20)
+	if aborted {
+		s.rep.Aborted++
+	}
+	made := ledger.Generation{Key: k.Key, Epoch: a.Epoch, Try: a.Try}
+	s.dealer.origin[made] = made
+	if len(a.Dealers) > 0 {
+		now, _ := s.reference.Keys.Get(k.Key)
+		from := ledger.Generation{Key: k.Key, Epoch: now.Epoch, Try: now.Try}
+		s.dealer.origin[made] = s.dealer.origin[from]
+		for _, m := range in {
+			if slices.Contains(a.Dealers, m.id) && !m.disk.shares[from] {
+				s.fail("member %d deals %s and does not hold it", m.i, from)
+			}
+		}
+	}
+	pub := s.dealer.public(made)
+	for _, m := range in {
+		m.disk.tried[k.Batch] = k.Try
+		if aborted || !slices.Contains(a.Roster, m.id) {
+			continue
+		}
+		m.disk.shares[made] = true
+		m.disk.ready = append(m.disk.ready, ledger.ShareReady{Key: k.Key, Epoch: a.Epoch, Try: k.Try, Pub: pub, Transcript: hashOf(fmt.Append(pub, made))})
 	}
 }
 
@@ -119,7 +147,12 @@ func (s *sim) runKeygens() {
 func (m *member) lostKeygens() {
 	for _, t := range node.PlanKeygens(m.state, m.id) {
 		g := ledger.GaveUp{Batch: t.Key.Batch, Attempt: t.Attempt.K}
-		has := slices.ContainsFunc(m.disk.ready, func(r ledger.ShareReady) bool { return r.Key == t.Key.Key && r.Try == t.Key.Try })
+		if !slices.Contains(t.Attempt.Roster, m.id) {
+			continue // it deals, and has nothing to show
+		}
+		has := slices.ContainsFunc(m.disk.ready, func(r ledger.ShareReady) bool {
+			return r.Key == t.Key.Key && r.Epoch == t.Attempt.Epoch && r.Try == t.Key.Try
+		})
 		if m.disk.tried[g.Batch] >= t.Key.Try && !has && !slices.ContainsFunc(m.gaveUp, func(o ledger.GaveUp) bool {
 			return o.Batch == g.Batch && o.Attempt == g.Attempt
 		}) {

@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"slices"
 
 	"github.com/coffer-network/coffer/chains/chaintest"
@@ -51,6 +50,9 @@ func (s *sim) secret(what string, n uint64) [32]byte {
 	return sha256.Sum256(binary.BigEndian.AppendUint64(b, n))
 }
 
+// spares are nodes beside the genesis members, that votes may let in.
+const spares = 3
+
 // found makes genesis, members, chains and clients.
 func (s *sim) found() {
 	n, f := 4, 1
@@ -62,14 +64,15 @@ func (s *sim) found() {
 	}
 	s.rep.Members = n
 	var ms []ledger.Member
-	for i := range n {
+	for i := range n + spares {
 		seed := s.secret("member", uint64(i))
 		m := &member{s: s, i: i, key: ed25519.NewKeyFromSeed(seed[:])}
 		m.id = ledger.MemberID(m.key.Public().(ed25519.PublicKey))
 		m.skew = int64(s.between(-900, 900))
 		s.members = append(s.members, m)
-		name := fmt.Sprintf("n%d", i)
-		ms = append(ms, ledger.Member{ID: m.id, Name: name, Operator: "operator " + name})
+		if i < n {
+			ms = append(ms, m.line())
+		}
 	}
 	if s.cfg.Seed%3 != 0 {
 		for _, i := range s.rng.Perm(n)[:f] {

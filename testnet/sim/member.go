@@ -42,6 +42,8 @@ type disk struct {
 	tried    map[uint64]uint64 // keygen batch → last try it took part in
 	cursors  map[string]chains.Cursor
 	snapshot *ledger.State // frozen
+	shares   map[ledger.Generation]bool
+	wiped    []ledger.Generation
 }
 
 func newDisk() *disk {
@@ -49,6 +51,7 @@ func newDisk() *disk {
 		said:     map[string]ledger.PriceReport{},
 		verdicts: map[node.AttemptKey]bool{}, joined: map[tss.SessionID]bool{},
 		sigs: map[inputKey]signature{}, tried: map[uint64]uint64{}, cursors: map[string]chains.Cursor{},
+		shares: map[ledger.Generation]bool{},
 	}
 }
 
@@ -75,6 +78,7 @@ type memory struct {
 	gaveUp   []ledger.GaveUp
 	unshared []*share
 	raws     map[inputKey]chains.Raw
+	free     map[ledger.Generation]uint64 // height since which the ledger lets it be wiped
 }
 
 // Snapshots are taken at such heights, and replay from genesis happens only
@@ -90,7 +94,7 @@ func (m *member) boot(s *ledger.State) {
 	m.memory = memory{
 		state: s, seen: map[string]chains.Observations{}, cursors: map[string]chains.Cursor{}, dark: map[string]int{},
 		prices: map[string]ledger.PriceReport{}, work: map[workKey]*work{}, pausedAt: map[node.AttemptKey]int{},
-		raws: map[inputKey]chains.Raw{}, fences: map[string]*node.Fence{},
+		raws: map[inputKey]chains.Raw{}, free: map[ledger.Generation]uint64{}, fences: map[string]*node.Fence{},
 	}
 	for c, cur := range m.disk.cursors {
 		m.cursors[c] = cur
@@ -147,7 +151,7 @@ func (m *member) turn() {
 	m.observe()
 	m.approve()
 	m.attest()
-	for _, work := range []func(){m.sign, m.share, m.broadcast} {
+	for _, work := range []func(){m.sign, m.share, m.broadcast, m.wipe} {
 		if m.up {
 			work()
 		}
@@ -191,7 +195,7 @@ func (m *member) apply() {
 // observe asks both chains now and then, so members see blocks at different
 // moments, and some endpoints not at all for a while.
 func (m *member) observe() {
-	if m.state.Epoch().Number == 0 {
+	if m.state.Epoch().Number == 0 || !m.seated() {
 		return
 	}
 	for _, c := range m.s.genesis.Chains {
@@ -224,7 +228,7 @@ func (m *member) attest() {
 	}
 	w := node.World{
 		Self: m.id, Clock: m.clock(), Prices: m.prices, Seen: m.seen, Ready: m.disk.ready, Tests: m.tests(), GaveUp: m.gaveUp,
-		FeeEveryMillis: 20_000, Said: m.disk.said, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
+		FeeEveryMillis: 20_000, Said: m.disk.said, Wiped: m.disk.wiped, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
 	}
 	if o := m.state.Opening; o != nil {
 		w.Flip = m.certificateOf(o.Height)
@@ -237,12 +241,12 @@ func (m *member) attest() {
 			}
 		}
 	}
-	if claim := m.s.cfg.mistakes.claim; claim != nil {
+	if claim := m.s.cfg.mistakes.claim; claim != nil && m.seated() {
 		for _, f := range claim(m) {
 			said = append(said, node.Statement{Kind: kindOf(f), Body: f})
 		}
 	}
-	if m.liar && m.state.Epoch().Number > 0 {
+	if m.liar && m.seated() && m.state.Epoch().Number > 0 {
 		said = m.lie(said)
 	}
 	said = append(said, m.decide()...)
@@ -340,7 +344,7 @@ func (m *member) approve() {
 		m.send(m.last.approval, m.last.sigs[0])
 	}
 	height, ok := m.toApprove()
-	if !ok || !m.mayApprove() {
+	if !ok || !m.seated() || !m.mayApprove() {
 		return
 	}
 	a := m.approval(height)

@@ -39,13 +39,18 @@ func (s *sim) submit(raw []byte) {
 }
 
 func (s *sim) majority() bool {
-	up := 0
-	for _, m := range s.members {
-		if m.up {
-			up++
+	return len(s.voters()) > s.reference.Epoch().N()/2
+}
+
+// voters are the members of the epoch in force that are up: raft follows the
+// ledger.
+func (s *sim) voters() (up []int) {
+	for i, m := range s.members {
+		if m.up && s.reference.Epoch().Has(m.id) {
+			up = append(up, i)
 		}
 	}
-	return up > len(s.members)/2
+	return up
 }
 
 func (s *sim) arrive(raw []byte) {
@@ -62,7 +67,7 @@ func (s *sim) arrive(raw []byte) {
 // turn elects a leader for one that is down, and ends a pause: what a paused
 // leader held is ordered late, in another order, or dies with its leadership.
 func (l *order) turn(s *sim) {
-	if !s.members[l.leader].up {
+	if m := s.members[l.leader]; !m.up || !s.reference.Epoch().Has(m.id) {
 		if l.without++; l.without >= electionSteps && s.majority() {
 			l.elect(s)
 		}
@@ -91,12 +96,7 @@ func (l *order) turn(s *sim) {
 }
 
 func (l *order) elect(s *sim) {
-	var up []int
-	for i, m := range s.members {
-		if m.up {
-			up = append(up, i)
-		}
-	}
+	up := s.voters()
 	s.rep.Elected++
 	l.leader, l.paused, l.without = up[s.rng.IntN(len(up))], 0, 0
 	s.rep.Lost += len(l.held)

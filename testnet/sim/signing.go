@@ -236,6 +236,10 @@ func (m *member) join(w *work, b ledger.Batch, a ledger.Attempt, at inputKey, co
 		}
 		return
 	}
+	if g := (ledger.Generation{Key: b.Key, Epoch: a.Epoch, Try: a.Try}); !m.disk.shares[g] {
+		m.s.fail("member %d is to sign batch %d with %s and does not hold it", m.i, b.ID, g)
+		return
+	}
 	w.joined++
 	if m.disk.joined[r.Session] {
 		w.turn++ // joined in an earlier life: never again

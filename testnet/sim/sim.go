@@ -24,6 +24,8 @@ type Config struct {
 	Seed  uint64
 	Steps int // with faults and clients; afterwards the cluster comes to rest
 
+	Churn bool // members change the committee as fast as they can
+
 	patience int      // calm steps to come to rest in; 0: restSteps
 	mistakes mistakes // planted ones, for proving that they are found
 
@@ -76,6 +78,7 @@ type Report struct {
 	Fenced                                     int
 	Broadcasts, Retries, Compared              int
 	Lies                                       int
+	Flips, Dropped, Rollbacks, Wiped           int
 	Codes                                      map[ledger.Code]int
 	Head                                       ledger.Hash
 }
@@ -85,12 +88,12 @@ func (r Report) String() string {
 		"%d deposits (%d credited, %d in suspense), %d kills, %d restarts (%d replayed from genesis, %d compared byte by byte), "+
 		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d reorgs in %d blocks, "+
 		"%d boosted, %d recoups, %d deposits taken back, %d congestions, %d bumps, %d repriced, %d cancels, %d paid again, "+
-		"%d sessions (%d aborted), %d times fenced off, %d signatures (%d variants), %d retries, %d broadcasts, head %.8s",
+		"%d sessions (%d aborted), %d times fenced off, %d signatures (%d variants), %d retries, %d broadcasts, %d epochs (%d rollbacks, %d dropped), %d shares wiped, head %.8s",
 		r.Seed, r.Members, r.Steps, r.RestSteps, r.Commands, r.Intents, r.Refused, r.Outflows, r.Paid, r.Refunded,
 		r.Deposits, r.Credited, r.Suspended, r.Kills, r.Restarts, r.Replayed, r.Compared,
 		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Reorgs, r.Blocks,
 		r.Boosted, r.Recoups, r.Reversed, r.Congestions, r.Bumps, r.Repriced, r.Cancels, r.Requeued,
-		r.Sessions, r.Aborted, r.Fenced, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Head)
+		r.Sessions, r.Aborted, r.Fenced, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Flips, r.Rollbacks, r.Dropped, r.Wiped, r.Head)
 }
 
 // sim is one run.
@@ -212,14 +215,16 @@ func (s *sim) faults() {
 	down := 0
 	for _, m := range s.members {
 		if !m.up {
-			down++
+			if s.reference.Epoch().Has(m.id) {
+				down++
+			}
 			if s.chance(4) {
 				m.restart()
-				down--
+				down = max(down-1, 0)
 			}
 		}
 	}
-	limit := max(s.genesis.Epoch.C(), 1)
+	limit := max(s.reference.Epoch().C(), 1)
 	if s.step/100%7 == 6 {
 		limit = len(s.members) // a bad hour
 	}

@@ -43,6 +43,28 @@ func TestSim(t *testing.T) {
 	}
 }
 
+// The committee changes as often as it can, from three to seven members, while
+// members die at any moment, coins move and a traitor lies: nothing is paid twice
+// or lost, no key changes, nobody lacks a share it needs, and all come to rest.
+func TestChurn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute and a half of committees")
+	}
+	flips, wiped := 0, 0
+	for i := range max(*seeds/2, 1) {
+		start := time.Now()
+		r, err := Run(Config{Seed: *first + uint64(i), Steps: 2 * *steps, Churn: true})
+		t.Log(r, r.Codes, time.Since(start).Round(time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		flips, wiped = flips+r.Flips, wiped+r.Wiped
+	}
+	if flips < 2 || wiped == 0 {
+		t.Fatalf("%d epochs, %d shares wiped: the runs have nothing of what they are for", flips, wiped)
+	}
+}
+
 // A failure is only worth its seed if the seed gives it again.
 func TestSameSeedSameLog(t *testing.T) {
 	a, err := Run(Config{Seed: 7, Steps: 300})

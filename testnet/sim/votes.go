@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node"
@@ -11,10 +12,13 @@ import (
 // decide is what operators do now and then: propose, agree, take back, pause.
 // Proposals move what must not matter to the auditor: rates, ratios, borrowing.
 func (m *member) decide() []node.Statement {
-	if m.state.Epoch().Number == 0 || !m.s.trouble(3) {
+	if m.state.Epoch().Number == 0 || !m.seated() || !m.s.trouble(3) && !(m.s.cfg.Churn && m.s.trouble(30)) {
 		return nil
 	}
-	if m.s.chance(10) {
+	if m.s.chance(2) && m.state.Epoch().N() > 4 {
+		return []node.Statement{{Kind: ledger.KindLeave, Body: ledger.Leave{Row: m.state.LeaveRow(m.id)}}}
+	}
+	if m.s.chance(10) && !m.s.cfg.Churn {
 		return []node.Statement{{Kind: ledger.KindPause, Body: ledger.Pause{Seconds: uint64(m.s.between(0, 30))}}}
 	}
 	var said []node.Statement
@@ -25,6 +29,9 @@ func (m *member) decide() []node.Statement {
 	}
 	if len(said) == 0 {
 		p := m.s.proposal()
+		if m.s.cfg.Churn || m.s.chance(50) {
+			p = m.seatProposal()
+		}
 		said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: p.Hash(), Yes: true, Proposal: &p}})
 	}
 	return said
@@ -51,4 +58,98 @@ func (s *sim) proposal() ledger.Proposal {
 		p.Kind, p.Changes, p.Flag = ledger.ProposeLift, nil, ledger.FlagBorrowOff
 	}
 	return p
+}
+
+// seated: the member holds a seat as far as it knows.
+func (m *member) seated() bool { return m.state.Epoch().Has(m.id) }
+
+// line is what an operator gives to the others.
+func (m *member) line() ledger.Member {
+	name := fmt.Sprintf("n%d", m.i)
+	return ledger.Member{ID: m.id, Name: name, Operator: "operator " + name}
+}
+
+// seatProposal is a change of the committee, some of them impossible. No epoch is
+// proposed that has more traitors than it is made for.
+func (m *member) seatProposal() ledger.Proposal {
+	s, e := m.s, m.state.Epoch()
+	var in *ledger.Member
+	if o := s.members[s.rng.IntN(len(s.members))]; !e.Has(o.id) {
+		line := o.line()
+		in = &line
+	}
+	out := e.Members[s.rng.IntN(e.N())].ID
+	c := ledger.Seats{}
+	p := ledger.Proposal{Text: fmt.Sprint("step ", s.step), Seats: &c}
+	switch n := s.between(0, 9); {
+	case n < 4 && in != nil:
+		p.Kind, c.In, c.Row = ledger.ProposeAdmit, in, s.row(e, in, ledger.MemberID{})
+	case n < 6 && in != nil:
+		p.Kind, c.In, c.Out, c.Urgent, c.Row = ledger.ProposeReplace, in, out, s.chance(50), s.row(e, in, out)
+	case n < 8:
+		p.Kind, c.Out, c.Row = ledger.ProposeEvict, out, s.row(e, nil, out)
+	case n == 8 && len(m.state.Epochs) > 2:
+		old := m.state.Epochs[len(m.state.Epochs)-2]
+		p.Kind, c.Epoch, c.Row = ledger.ProposeRollback, old.Number, old.Row()
+	case n == 8 && m.state.Next != nil:
+		p.Kind, c.Epoch = ledger.ProposeAbort, m.state.Next.Epoch.Number
+	default:
+		p.Kind, c.Row = ledger.ProposeRefresh, e.Row()
+	}
+	return p
+}
+
+// row is the strongest one for the members after a change, whose f covers their
+// traitors.
+func (s *sim) row(e ledger.Epoch, in *ledger.Member, out ledger.MemberID) ledger.Row {
+	var next ledger.Epoch
+	for _, m := range e.Members {
+		if m.ID != out {
+			next.Members = append(next.Members, m)
+		}
+	}
+	if in != nil {
+		next.Members = append(next.Members, *in)
+	}
+	for _, m := range next.Members {
+		if s.member(m.ID).liar {
+			next.F++
+		}
+	}
+	next.M = 2
+	if next.N() > 3 {
+		next.F, next.M = max(next.F, 1), 3
+	}
+	next.FactQuorum = next.Q()
+	return next.Row()
+}
+
+// wipe destroys the KeyShares that the ledger lets go, once a certificate covers
+// the height at which it first did.
+func (m *member) wipe() {
+	if !m.s.chance(10) {
+		return
+	}
+	for _, g := range m.held() {
+		switch at, free := m.free[g]; {
+		case m.state.WhyKeep(g) != "":
+			delete(m.free, g)
+		case !free:
+			m.free[g] = m.state.Height
+		case m.certified(at):
+			m.s.rep.Wiped++
+			delete(m.disk.shares, g)
+			delete(m.free, g)
+			m.disk.wiped = append(m.disk.wiped, g)
+		}
+	}
+}
+
+// held are the generations that this member has a KeyShare of, in one order.
+func (m *member) held() (gs []ledger.Generation) {
+	for g := range m.disk.shares {
+		gs = append(gs, g)
+	}
+	slices.SortFunc(gs, func(a, b ledger.Generation) int { return strings.Compare(a.String(), b.String()) })
+	return gs
 }
