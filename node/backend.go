@@ -158,6 +158,7 @@ func (n *Node) alarms(st *api.NodeStatus, s consensus.Status) {
 		shunned = append(shunned, map[string]any{"member": n.name(x.Member), "reason": x.Reason, "until": x.Until.UTC(), "times": x.Times})
 	}
 	st.Operator["complaints"], st.Operator["shunned"] = complaints, shunned
+	st.Operator["blamed"] = n.blameList()
 }
 
 // Sessions are the sessions this node has joined and not finished.

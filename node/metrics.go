@@ -21,9 +21,9 @@ type metrics struct {
 	venueTimes *prometheus.GaugeVec
 	priceTimes *prometheus.GaugeVec
 	alerts     *prometheus.CounterVec
-	culprits   *prometheus.CounterVec
 	loops      *prometheus.CounterVec
 	leaders    prometheus.Counter
+	blames     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -61,9 +61,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_alert_total", Help: "Webhook alerts of this node's rules, by kind and outcome (sent, failed, dropped).",
 		}, []string{"kind", "outcome"}),
-		culprits: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "coffer_session_culprits_total", Help: "Failed sessions by whom they failed for.",
-		}, []string{"peer"}),
+		blames: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "coffer_session_culprits_total", Help: "Sessions spoilt here, by the member they failed for, strength (proven, suspected) and reason.",
+		}, []string{"peer", "strength", "reason"}),
 		loops: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_loop_restarts_total", Help: "Loops that stood still for a minute and were restarted.",
 		}, []string{"loop"}),
@@ -75,7 +75,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.unsigned.WithLabelValues(c) // an increase from nothing is one only if nothing was there
 	}
 	r.MustRegister(m.refusals, m.unsigned, m.sessions, m.seconds, m.notCounted, m.broadcasts, m.history,
-		m.venueFails, m.venueTimes, m.priceTimes, m.alerts, m.culprits, m.loops, m.leaders)
+		m.venueFails, m.venueTimes, m.priceTimes, m.alerts, m.blames, m.loops, m.leaders)
 	return m
 }
 
@@ -109,7 +109,6 @@ func watchChildren(r prometheus.Registerer, stats func() tss.Stats) {
 }
 
 func (m *metrics) loopRestarted(loop string)      { m.loops.WithLabelValues(loop).Inc() }
-func (m *metrics) culprit(peer string)            { m.culprits.WithLabelValues(peer).Inc() }
 func (m *metrics) refused(code string)            { m.refusals.WithLabelValues(code).Inc() }
 func (m *metrics) unsignedFor(check string)       { m.unsigned.WithLabelValues(check).Inc() }
 func (m *metrics) historyFailed()                 { m.history.Inc() }
@@ -123,6 +122,10 @@ func (m *metrics) venueAnswered(venue, symbol string, at time.Time) {
 }
 func (m *metrics) priced(asset string, at time.Time) {
 	m.priceTimes.WithLabelValues(asset).Set(float64(at.UnixMilli()) / 1000)
+}
+
+func (m *metrics) blame(member, strength, reason string) {
+	m.blames.WithLabelValues(member, strength, reason).Inc()
 }
 
 func (m *metrics) session(curve string, err error, took time.Duration) {

@@ -84,6 +84,7 @@ type Node struct {
 	tooCheap    map[inputKey]bool // newest transactions that the own chain node refused as too cheap
 	refusals    map[jobKey]ledger.Refusal
 	failedAt    map[jobKey]time.Time
+	blames      map[ledger.MemberID]blamed
 	verdicts    map[jobKey]bool
 	sigs        map[inputKey]signature
 	unshared    map[inputKey]map[ledger.MemberID]bool // who has not confirmed a signature of ours
@@ -103,7 +104,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, chainStatus: map[string]api.ChainStatus{},
 		ignored: map[string]bool{}, rescans: map[string]uint64{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
 		refusals: map[jobKey]ledger.Refusal{}, screening: newScreening(cfg.Screen),
-		failedAt: map[jobKey]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
+		failedAt: map[jobKey]time.Time{}, blames: map[ledger.MemberID]blamed{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
 		fences: map[string]*Fence{}, tooCheap: map[inputKey]bool{},
 	}

@@ -331,9 +331,9 @@ func (n *Node) runTurns(ctx context.Context, j job, input int, in chains.ToSign,
 			log.Info("session was joined before a restart, next turn", slog.Uint64("turn", turn))
 			turn++
 		case errors.As(err, &blame):
+			n.noteBlame(blame)
 			for _, c := range blame.Culprits {
 				if m := ledger.MemberID(c); m != n.self {
-					n.metrics.culprit(n.name(m))
 					suspects[m] = true
 				}
 			}
