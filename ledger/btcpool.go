@@ -259,6 +259,7 @@ func (x *execution) poolFloat(m MemberID, w Watch, f InflowFact) Code {
 	}
 	defer x.moves(Bitcoin, f.Height)()
 	s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: n, Address: f.Address, Height: f.Height, State: CoinAvailable})
+	s.VaultCoins.put(f.ID, f.Height)
 	s.Two.Float += n
 	s.Two.Booked = !fixed.New(s.Two.Float).Less(c.Float)
 	x.emit(Event{Name: "float", Asset: btcAsset, Amount: f.Amount.String(), Note: f.Address})

@@ -50,6 +50,9 @@ func (s *State) Check() error {
 	if err := s.checkIdle(); err != nil {
 		return err
 	}
+	if !s.checkVotes() {
+		return fmt.Errorf("coins wanted by vote: %d, or one that is there", s.Wanted.len())
+	}
 	if err := s.checkCaps(); err != nil {
 		return err
 	}

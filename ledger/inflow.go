@@ -34,6 +34,9 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 		return UnknownPool
 	}
 	w, ok := s.Watched.get(f.Chain + "/" + f.Address)
+	if ok && f.Chain == Bitcoin && w.Purpose == PurposeVault && s.Wants(f.ID) {
+		return x.wantedCoin(m, w, f)
+	}
 	if ok && f.Chain == Bitcoin && w.Purpose == PurposeVault {
 		return x.poolFloat(m, w, f)
 	}

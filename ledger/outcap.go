@@ -183,7 +183,7 @@ func (x *execution) refillCaps() {
 		for _, key := range s.oldDraws(asset) {
 			d := s.Draws.at(key)
 			o := s.Outflows.at(d.Outflow)
-			if drawKey(o.Asset, o.Drew, o.ID) != key || o.Batch == 0 || s.Batches.at(o.Batch).Done {
+			if drawKey(o.Asset, o.Drew, o.ID) != key || o.State == Queued || o.State == Paid || o.State == Refunded {
 				s.Draws.delete(key)
 			}
 		}

@@ -54,6 +54,7 @@ var outflowArrows = map[OutflowState][]OutflowState{
 	Mined:        {Planned, Cancelling, Paid, UnpaidProven, Hold},
 	Cancelling:   {Mined, Paid, UnpaidProven, Hold},
 	UnpaidProven: {Queued, Refunded, Hold},
+	Hold:         {Planned, Mined, Cancelling, Paid, UnpaidProven}, // by vote
 }
 
 // OutflowKind says why an outflow exists.
@@ -126,6 +127,9 @@ type Batch struct {
 	Tip      uint64    `cbor:"11,keyasint"` // attested height when the newest bytes were planned
 	Vault    string    `cbor:"14,keyasint"` // Bitcoin: role of the vault whose coins it spends
 	Planned  uint64    `cbor:"12,keyasint"` // ledger time of that, ms
+	Held     HoldCause `cbor:"15,keyasint"` // why it is, or was, on HOLD; 0: it never was, or goes on
+	Freed    bool      `cbor:"16,keyasint"` // of Held: its anchor was booked as gone
+	Cancel   string    `cbor:"17,keyasint"` // a vote cancels it; what becomes of its outflows: VoteRefund or VoteRequeue
 	Stuck    uint64    `cbor:"13,keyasint"` // ledger time since when a bump would exceed the cap, ms; 0: it would not
 }
 

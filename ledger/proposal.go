@@ -51,6 +51,7 @@ type Proposal struct {
 	Flag    Flag         `cbor:"5,keyasint"`            // of Stop, Lift
 	Halt    string       `cbor:"6,keyasint"`            // of Lift of FlagHalt: the cause that it lifts, and no other
 	Seats   *Seats       `cbor:"10,keyasint,omitempty"` // of those about members
+	Act     *OutflowAct  `cbor:"20,keyasint,omitempty"` // of those about outflows and coins (outvote.go)
 }
 
 // Change gives one parameter another value, in its one spelling: decimal digits
@@ -103,9 +104,12 @@ func (p Proposal) wellFormed() bool {
 		}
 		bare.Seats = nil
 	default:
-		return false
+		if !p.Kind.actsOn() || p.Act == nil || !p.Act.wellFormed(p.Kind) {
+			return false
+		}
+		bare.Act = nil
 	}
-	return len(bare.Changes) == 0 && bare.Pool == "" && bare.Flag == 0 && bare.Halt == "" && bare.Seats == nil
+	return bare.Act == nil && len(bare.Changes) == 0 && bare.Pool == "" && bare.Flag == 0 && bare.Halt == "" && bare.Seats == nil
 }
 
 // possible says whether p could be carried out now, apart from steps and time:
@@ -144,6 +148,9 @@ func (s *State) possible(p Proposal) Code {
 			return r.code
 		}
 		return OK
+	}
+	if p.Kind.actsOn() {
+		return s.outflowPossible(p.Kind, *p.Act)
 	}
 	return Malformed
 }
@@ -229,6 +236,9 @@ func (s *State) Terms(p Proposal) Terms {
 	case ProposeResume, ProposeAdmit, ProposeReplace, ProposeEvict, ProposeRefresh, ProposeAbort, ProposeRollback:
 		return Terms{Quorum: e.Q()}
 	}
+	if p.Kind.actsOn() {
+		return s.outflowTerms(p.Kind)
+	}
 	r := Terms{Quorum: e.Q()}
 	for _, c := range p.Changes {
 		r.DelayMillis = max(r.DelayMillis, s.delayOf(c))
@@ -262,6 +272,9 @@ func (x *execution) carryOut(b Ballot) (left []Change, next uint64, code Code) {
 	if p.Seats != nil {
 		code := x.carryOutSeats(p)
 		return nil, s.Millis, code
+	}
+	if p.Kind.actsOn() {
+		return nil, 0, x.carryOutAct(p.Kind, *p.Act)
 	}
 	if code := s.possible(p); code != OK {
 		return nil, 0, code

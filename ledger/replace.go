@@ -65,7 +65,7 @@ func (x *execution) again(b Batch, over bool) {
 		return
 	}
 	due, reprice := x.s.bumpDue(b) || !x.s.Holds(b), x.s.absurd(b)
-	if !over && !due && !reprice {
+	if !over && !due && !reprice && (b.Cancel == "" || b.Newest().Cancels()) {
 		return
 	}
 	if !b.Newest().Cancels() {
@@ -103,6 +103,9 @@ const (
 // batchGates evaluates, for every outflow of a batch, what every plan that pays
 // it evaluates anew (spec: outflows R-12).
 func (s *State) batchGates(b Batch) gateState {
+	if b.Cancel != "" {
+		return gatesFail // by vote
+	}
 	worst := gatesOpen
 	for _, id := range b.Outflows {
 		o := s.Outflows.at(id)

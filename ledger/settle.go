@@ -105,7 +105,7 @@ func (x *execution) spent(m MemberID, f SpentFact) Code {
 	}
 	if f.Foreign {
 		b = s.Batches.at(f.Batch)
-		x.hold(b, "foreign spend of "+b.Anchor)
+		x.hold(b, HeldForeign, "foreign spend of "+b.Anchor)
 		return OK
 	}
 	b.Spent = &Spend{Body: a.Body, Height: f.Height, Block: f.Block}
@@ -178,7 +178,9 @@ func (x *execution) unmined(m MemberID, f UnminedFact) Code {
 }
 
 // hold stops everything about a batch: only a vote leaves it.
-func (x *execution) hold(b Batch, why string) {
+func (x *execution) hold(b Batch, cause HoldCause, why string) {
+	b.Held = cause
+	x.s.Batches.put(b.ID, b)
 	for _, id := range b.Outflows {
 		if o := x.s.Outflows.at(id); o.State != Paid && o.State != Refunded && o.State != Hold {
 			x.move(o, Hold)
@@ -220,11 +222,17 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 		return OK
 	}
 	if f.Outcome == OutcomeUnclear {
-		x.hold(b, "success without the expected payment in "+f.TxID)
+		x.hold(b, HeldUnclear, "success without the expected payment in "+f.TxID)
 		return OK
 	}
 	defer x.moves(b.Chain, f.Height)()
 	s.closeBatch(b.ID)
+	x.settleBatch(b, a, f)
+	return OK
+}
+
+// settleBatch closes the outflows of a batch by the transaction that is final.
+func (x *execution) settleBatch(b Batch, a Attempt, f FinalFact) {
 	switch {
 	case a.Bitcoin != nil:
 		x.finalBitcoin(b, a, f)
@@ -235,7 +243,6 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 	for i, id := range b.Outflows {
 		x.settle(b, x.s.Outflows.at(id), a, f, parts[i])
 	}
-	return OK
 }
 
 // split divides what a transaction cost evenly over what it paid, the remainder
@@ -305,7 +312,11 @@ func (x *execution) settle(b Batch, o Outflow, a Attempt, f FinalFact, cost fixe
 		acc.Refused = append(recent, Refused{To: o.To, Millis: s.Millis})
 		s.Accounts.put(acc.ID, acc)
 		x.giveBack(o, cost, taken)
-	case failsForGood(s.planGates(o)):
+	case b.Cancel == VoteRefund:
+		x.refund(o, fixed.Int{}, false)
+		x.bookFee(o.Asset, fixed.Int{}, taken)
+		s.refreshRates()
+	case b.Cancel == "" && failsForGood(s.planGates(o)):
 		x.giveBack(o, cost, taken)
 	default:
 		// Proven unpaid and still owed: another anchor, of which Bitcoin's is the heir
@@ -401,6 +412,7 @@ func (x *execution) finalBitcoin(b Batch, a Attempt, f FinalFact) {
 			s.Outflows.put(o.ID, o)
 		}
 		s.Coins.put(k.Outpoint, k)
+		s.VaultCoins.put(k.Outpoint, k.Height)
 	}
 }
 

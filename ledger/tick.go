@@ -35,6 +35,7 @@ func (x *execution) tick() {
 			x.s.forgetSeen()
 			x.s.forgetRecent()
 			x.refillCaps()
+			x.forgetWanted()
 		})
 	}
 	if mark := x.s.Time() / insuranceSeconds; mark > x.s.LastInsured {

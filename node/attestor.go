@@ -259,7 +259,7 @@ func ours(v *ledger.State, chain, resource string) bool {
 func isFloat(v *ledger.State, f ledger.InflowFact) bool {
 	w, ok := v.Watched.Get(f.Chain + "/" + f.Address)
 	_, counted := v.Coins.Get(f.ID)
-	return ok && !counted && v.FloatWanted(w)
+	return ok && !counted && (v.FloatWanted(w) || w.Purpose == ledger.PurposeVault && v.Wants(f.ID))
 }
 
 func bodyOf(b ledger.Batch, k uint64) (uint64, bool) {

@@ -77,6 +77,17 @@ func TestControlReachesTheLedger(t *testing.T) {
 	if !ok || len(b.Yes) != 1 || b.By != c.Status().Member || said.LogIndex != c.View().Height {
 		t.Errorf("ballot %+v, said %+v", b, said)
 	}
+	for code, p := range map[string]client.Proposal{
+		"BAD_PARAM": {Kind: "cancel", Text: "x", Batch: 999, Outcome: "refund"},
+		"MALFORMED": {Kind: "top-up", Text: "x", Amount: "many"},
+	} {
+		if _, err := ctl.Propose(ctx, p); !client.IsCode(err, code) {
+			t.Errorf("%+v: %v, want %s", p, err, code)
+		}
+	}
+	if _, err := ctl.Propose(ctx, client.Proposal{Kind: "resume", Text: "x", Batch: 1}); !client.IsCode(err, "MALFORMED") {
+		t.Errorf("a batch where none belongs: %v", err)
+	}
 	if _, err := ctl.Pause(ctx, time.Minute); err != nil {
 		t.Fatal(err)
 	}

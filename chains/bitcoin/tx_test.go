@@ -279,3 +279,16 @@ func merkle(m *wire.MsgBlock) [32]byte {
 func checkPoW(m *wire.MsgBlock, limit *big.Int) error {
 	return blockchain.CheckProofOfWork(btcutil.NewBlock(m), limit)
 }
+
+// The ledger's own id of a planned transaction is that of the bytes. Seen failing
+// with version 1, and with the inputs' ids not turned round.
+func TestLedgerTxID(t *testing.T) {
+	_, tx := plan(t)
+	u, err := offline(t).Build(ledger.Attempt{Bitcoin: &tx})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tx.TxID(); got != u.TxID || got == "" {
+		t.Errorf("%s, the bytes have %s", got, u.TxID)
+	}
+}

@@ -41,7 +41,8 @@ shows what is open, who agreed and when it takes effect.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newVoteParamCmd(), newVoteFlagCmd(), newVoteSocialiseCmd(), newVoteSchemeCmd(),
-		newVoteHaltCmd(), newVoteUnhaltCmd(), newVoteResumeCmd(), newVoteYesCmd(true), newVoteYesCmd(false))
+		newVoteHaltCmd(), newVoteUnhaltCmd(), newVoteResumeCmd(),
+		newVoteHoldCmd(), newVoteCancelCmd(), newVoteTopUpCmd(), newVoteFloatCmd(), newVoteBookCmd(), newVoteYesCmd(true), newVoteYesCmd(false))
 	return cmd
 }
 

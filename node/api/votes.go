@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/fixed"
 	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -75,6 +76,8 @@ var (
 	proposalWords = map[ledger.ProposalKind]string{
 		ledger.ProposeSet: "set", ledger.ProposeStop: "stop", ledger.ProposeLift: "lift",
 		ledger.ProposeSocialise: "socialise", ledger.ProposeResume: "resume",
+		ledger.ProposeLeaveHold: "leave-hold", ledger.ProposeCancel: "cancel", ledger.ProposeTopUp: "top-up",
+		ledger.ProposeGasFloat: "gas-float", ledger.ProposeBTCFloat: "btc-float", ledger.ProposeBook: "book",
 	}
 	flagWords = map[ledger.Flag]string{
 		ledger.FlagPaused: "paused", ledger.FlagFrozen: "frozen", ledger.FlagBorrowOff: "borrow-off", ledger.FlagHalt: "halt",
@@ -95,7 +98,43 @@ func proposal(p ledger.Proposal) client.Proposal {
 	for _, c := range p.Changes {
 		out.Changes = append(out.Changes, client.Setting{Pool: c.Pool, Name: c.Name, Value: c.Value})
 	}
+	if a := p.Act; a != nil {
+		out.Batch, out.Outflow, out.Outcome, out.Body, out.TxID, out.Height = a.Batch, a.Outflow, a.Outcome, a.Body, a.TxID, a.Height
+		out.Fee, out.Amount, out.Coin, out.Address = unlessZero(a.Fee), unlessZero(a.Amount), a.Coin, a.Address
+	}
 	return out
+}
+
+func unlessZero(v fixed.Int) string {
+	if v.IsZero() {
+		return ""
+	}
+	return v.String()
+}
+
+// act reads what a proposal about outflows says; nil for the other kinds. False:
+// an amount that is no number.
+func act(kind ledger.ProposalKind, p client.Proposal) (*ledger.OutflowAct, bool) {
+	a := &ledger.OutflowAct{
+		Batch: p.Batch, Outflow: p.Outflow, Outcome: p.Outcome, Body: p.Body, TxID: p.TxID, Height: p.Height, Coin: p.Coin, Address: p.Address,
+	}
+	for _, x := range []struct {
+		text string
+		to   *fixed.Int
+	}{{p.Fee, &a.Fee}, {p.Amount, &a.Amount}} {
+		if x.text == "" {
+			continue
+		}
+		n, err := fixed.Parse(x.text)
+		if err != nil {
+			return nil, false
+		}
+		*x.to = n
+	}
+	if kind < ledger.ProposeLeaveHold {
+		return nil, *a == ledger.OutflowAct{}
+	}
+	return a, true
 }
 
 // effects says what a proposal changes, old → new as of now.
@@ -114,6 +153,8 @@ func (v view) effects(p ledger.Proposal) []string {
 		return []string{fmt.Sprintf("%s: deficit %s → 0, borne by its suppliers", where, pool.Deficit)}
 	case ledger.ProposeResume:
 		return []string{"outflows: paused → not paused"}
+	case ledger.ProposeLeaveHold, ledger.ProposeCancel, ledger.ProposeTopUp, ledger.ProposeGasFloat, ledger.ProposeBTCFloat, ledger.ProposeBook:
+		return []string{actEffect(p)}
 	}
 	out := []string{}
 	now := v.Settings()
@@ -129,6 +170,28 @@ func (v view) effects(p ledger.Proposal) []string {
 		out = append(out, fmt.Sprintf("%s: %s %s → %s", of, c.Name, old, c.Value))
 	}
 	return out
+}
+
+// actEffect is what a proposal about outflows or coins does, in a line.
+func actEffect(p ledger.Proposal) string {
+	a := p.Act
+	switch p.Kind {
+	case ledger.ProposeLeaveHold:
+		of := "all its payouts"
+		if a.Outflow != 0 {
+			of = fmt.Sprintf("payout %d", a.Outflow)
+		}
+		return fmt.Sprintf("batch %d: HOLD → %s, %s", a.Batch, a.Outcome, of)
+	case ledger.ProposeCancel:
+		return fmt.Sprintf("batch %d: its anchor is spent back to the vault; what is then unpaid: %s", a.Batch, a.Outcome)
+	case ledger.ProposeTopUp:
+		return fmt.Sprintf("btc: %s sats from the minter to the pool vault, in advance of what it fronts", a.Amount)
+	case ledger.ProposeGasFloat:
+		return fmt.Sprintf("eth: %s wei of operators' are booked as gas at %s", a.Amount, a.Address)
+	case ledger.ProposeBTCFloat:
+		return fmt.Sprintf("btc: coin %s of %s sats becomes float of the pool vault once a quorum sees it", a.Coin, a.Amount)
+	}
+	return fmt.Sprintf("btc: coin %s of %s sats becomes the treasury's once a quorum sees it", a.Coin, a.Amount)
 }
 
 // Control.
@@ -202,7 +265,9 @@ func (c control) proposal(p client.Proposal) (ledger.Proposal, bool) {
 	slices.SortFunc(out.Changes, func(a, b ledger.Change) int {
 		return slices.Compare([]string{a.Pool, a.Name}, []string{b.Pool, b.Name})
 	})
-	return out, ok && (known || p.Flag == "")
+	var read bool
+	out.Act, read = act(kind, p)
+	return out, ok && read && (known || p.Flag == "")
 }
 
 func (c control) pause(ctx context.Context, in *struct{ Body client.Pause }) (*said, error) {

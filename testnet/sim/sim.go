@@ -26,6 +26,7 @@ type Config struct {
 
 	Churn bool // members change the committee as fast as they can
 
+	votes    float64  // how often members vote, percent of steps; 0: now and then
 	patience int      // calm steps to come to rest in; 0: restSteps
 	mistakes mistakes // planted ones, for proving that they are found
 

@@ -203,3 +203,23 @@ func TestVerifySpendIsWhatStopsThem(t *testing.T) {
 		t.Fatalf("%d wrong transactions offered, %d outflows paid: the run shows nothing", refused, r.Paid)
 	}
 }
+
+// Members who vote about payouts all the time, cancels that race their payments
+// and coins from one vault to the other, under the usual faults: the auditor reads
+// the chains, and nothing is paid twice, lost, or missing from a book. Planted: a
+// top-up that is not booked as an advance. Seen: "coins do not fit its book".
+// Planted: cancels of gas and sweeps too. Seen: "sender … holds … wei, booked 0".
+func TestVotesAboutPayouts(t *testing.T) {
+	var all Report
+	for seed := range uint64(max(4, *seeds)) {
+		r, err := Run(Config{Seed: *first + 100 + seed, Steps: *steps, votes: 20})
+		t.Log(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Cancels, all.Recoups, all.Refunded, all.Requeued = all.Cancels+r.Cancels, all.Recoups+r.Recoups, all.Refunded+r.Refunded, all.Requeued+r.Requeued
+	}
+	if all.Cancels == 0 || all.Recoups == 0 {
+		t.Errorf("no vote did anything: %+v", all)
+	}
+}

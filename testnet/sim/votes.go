@@ -6,19 +6,21 @@ import (
 	"strings"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/fixed"
 	"github.com/coffer-network/coffer/node"
 )
 
 // decide is what operators do now and then: propose, agree, take back, pause.
-// Proposals move what must not matter to the auditor: rates, ratios, borrowing.
+// Proposals move what must not matter to the auditor, rates, ratios and borrowing,
+// and what he looks at: payouts and vaults.
 func (m *member) decide() []node.Statement {
-	if m.state.Epoch().Number == 0 || !m.seated() || !m.s.trouble(3) && !(m.s.cfg.Churn && m.s.trouble(30)) {
+	if m.state.Epoch().Number == 0 || !m.seated() || !m.s.trouble(max(3, m.s.cfg.votes)) && !(m.s.cfg.Churn && m.s.trouble(30)) {
 		return nil
 	}
-	if m.s.chance(2) && m.state.Epoch().N() > 4 {
+	if m.s.cfg.votes == 0 && m.s.chance(2) && m.state.Epoch().N() > 4 {
 		return []node.Statement{{Kind: ledger.KindLeave, Body: ledger.Leave{Row: m.state.LeaveRow(m.id)}}}
 	}
-	if m.s.chance(10) && !m.s.cfg.Churn {
+	if m.s.cfg.votes == 0 && m.s.chance(10) && !m.s.cfg.Churn {
 		return []node.Statement{{Kind: ledger.KindPause, Body: ledger.Pause{Seconds: uint64(m.s.between(0, 30))}}}
 	}
 	var said []node.Statement
@@ -29,8 +31,13 @@ func (m *member) decide() []node.Statement {
 	}
 	if len(said) == 0 {
 		p := m.s.proposal()
-		if m.s.cfg.Churn || m.s.chance(50) {
+		switch {
+		case m.s.cfg.votes == 0 && (m.s.cfg.Churn || m.s.chance(50)):
 			p = m.seatProposal()
+		case m.s.chance(70):
+			if about, ok := m.outflowProposal(); ok {
+				p = about
+			}
 		}
 		said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: p.Hash(), Yes: true, Proposal: &p}})
 	}
@@ -152,4 +159,29 @@ func (m *member) held() (gs []ledger.Generation) {
 	}
 	slices.SortFunc(gs, func(a, b ledger.Generation) int { return strings.Compare(a.String(), b.String()) })
 	return gs
+}
+
+// outflowProposal is about payouts under way and the pool vault, which is what the
+// auditor looks at: a cancel that races its payment, coins from one vault to the
+// other.
+func (m *member) outflowProposal() (ledger.Proposal, bool) {
+	p := ledger.Proposal{Kind: ledger.ProposeTopUp, Text: fmt.Sprint("step ", m.s.step), Act: &ledger.OutflowAct{Amount: fixed.New(uint64(m.s.between(50_001, 400_000)))}}
+	if m.s.chance(25) {
+		return p, true
+	}
+	var open []ledger.Batch
+	for id := range m.state.Live.All() {
+		if b, _ := m.state.Batches.Get(id); b.Kind == ledger.BatchPay && b.Spent == nil {
+			open = append(open, b)
+		}
+	}
+	if len(open) == 0 {
+		return p, false
+	}
+	b := open[m.s.rng.IntN(len(open))]
+	p.Kind, p.Act = ledger.ProposeCancel, &ledger.OutflowAct{Batch: b.ID, Outcome: ledger.VoteRequeue}
+	if o, _ := m.state.Outflows.Get(b.Outflows[0]); o.Account != "" && m.s.chance(50) {
+		p.Act.Outcome = ledger.VoteRefund
+	}
+	return p, true
 }

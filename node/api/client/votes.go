@@ -20,12 +20,23 @@ type Setting struct {
 
 // Proposal is what members vote on.
 type Proposal struct {
-	Kind    string    `json:"kind" enum:"set,stop,lift,socialise,resume"`
+	Kind    string    `json:"kind" enum:"set,stop,lift,socialise,resume,leave-hold,cancel,top-up,gas-float,btc-float,book"`
 	Text    string    `json:"text" doc:"for the public: why; part of what is voted" maxLength:"280"`
 	Changes []Setting `json:"changes,omitempty" doc:"of set" maxItems:"16"`
 	Pool    string    `json:"pool,omitempty" doc:"of stop, lift, socialise; empty: all"`
 	Flag    string    `json:"flag,omitempty" doc:"of stop, lift: paused, frozen, borrow-off or halt"`
 	Halt    string    `json:"halt,omitempty" doc:"of lift of halt: the cause that it lifts"`
+
+	Batch   uint64 `json:"batch,omitempty" doc:"of leave-hold, cancel"`
+	Outflow uint64 `json:"outflow,omitempty" doc:"of leave-hold: one of the batch's payouts; 0: all"`
+	Outcome string `json:"outcome,omitempty" doc:"of leave-hold: paid, refund, requeue or resume; of cancel: refund or requeue"`
+	Body    uint64 `json:"body,omitempty" doc:"of leave-hold to paid by a planned transaction: which of the batch's"`
+	TxID    string `json:"txid,omitempty" doc:"of leave-hold: what paid it, consumed its anchor, or killed what made the anchor"`
+	Fee     string `json:"fee,omitempty" doc:"of leave-hold on Ethereum: wei that the chain took of our sender"`
+	Height  uint64 `json:"height,omitempty" doc:"of leave-hold to paid on Bitcoin: the block of the planned transaction"`
+	Amount  string `json:"amount,omitempty" doc:"of top-up, gas-float, btc-float, book: base units"`
+	Coin    string `json:"coin,omitempty" doc:"of btc-float, book: txid:vout"`
+	Address string `json:"address,omitempty" doc:"of gas-float: the vault's"`
 }
 
 // Ballot is a proposal on its way.
