@@ -25,8 +25,8 @@ func (c *cluster) newest(b Batch) (Batch, Attempt) {
 
 // Plants a replacement below what nodes demand: each bump is dearer than every
 // attempt ever planned by a quarter, and pays for its own relay on top; anchor
-// and payments stay, the pool bears the difference. Seen failing without the
-// fee_max term, and with the rate of the newest attempt alone.
+// and payments stay, the pool bears the difference. Seen failing with
+// the rate of the newest attempt alone.
 func TestFault17_BumpRule(t *testing.T) {
 	c, _, o, b := planned(t)
 	first := b.Newest().Bitcoin
@@ -450,4 +450,79 @@ func gap(t *testing.T, paymentWins bool) {
 	if got := c.s.Outflows.at(o.ID); got.State != Paid {
 		t.Errorf("it is %s", got.State)
 	}
+}
+
+// The case in which fee_max decides and not the rate: the dearest attempt had many
+// inputs, their deposits were undone, and its successor is so small that a rate a
+// quarter higher pays less than what nodes ask of it. A deposit that was undone may
+// come back, so the old attempt still has to be outbid. Planted: least = 0. Seen:
+// "fee 627 at 3000 for 209 vB, want 1035".
+func TestFault17_FeeMaxDecides(t *testing.T) {
+	c, _, w := lent(t)
+	for range 4 {
+		c.deposit(accountOf(c, w), "btc", PurposeSupply, "10000000")
+	}
+	var fs []InflowFact
+	other := c.open(btcWallet(7))
+	for range 4 {
+		fs = append(fs, c.deposit(other, "btc", PurposeSupply, "12000000"))
+	}
+	c.feeRate(Bitcoin, 2_000, 0)
+	c.refresh()
+	o := c.withdrawBTC(w, "139000000")
+	c.tick(1_000)
+	b := c.payment()
+	first := b.Newest().Bitcoin
+	if len(first.Inputs) != 5 {
+		t.Fatalf("%d inputs", len(first.Inputs))
+	}
+	f := c.inflowTo(c.open(btcWallet(8)), "btc", PurposeSupply, "200000000")
+	c.all(KindInflow, f)
+	for _, f := range fs {
+		c.undo(f)
+	}
+	c.tick(1_000)
+	_, a := c.newest(b)
+	tx := a.Bitcoin
+	if a.Body != 1 || len(tx.Inputs) != 2 || tx.Inputs[0].Outpoint != b.Anchor || c.s.Outflows.at(o.ID).State != Planned {
+		t.Fatalf("attempt %+v", a)
+	}
+	if want := first.Fee + tx.vsize(); tx.Fee != want || (tx.vsize()*tx.Rate+999)/1000 >= want {
+		t.Errorf("fee %d at %d for %d vB, want %d", tx.Fee, tx.Rate, tx.vsize(), want)
+	}
+	c.backed()
+}
+
+// A batch that was bumped as often as it may be is still cancelled: some of its
+// transactions are kept for that. Planted: full without cancelBodies. Seen: "64
+// transactions, and no cancel".
+func TestCancelAtTheBodyLimit(t *testing.T) {
+	c, _, o, b := planned(t)
+	b = c.s.Batches.at(b.ID)
+	for b.bodies() < maxBodies { // as if every bump had found room below the cap
+		next := b.Newest()
+		next.K, next.Body, next.Kind = next.K+1, next.Body+1, AttemptBump
+		if b.full(false) {
+			break
+		}
+		b.Attempts = append(b.Attempts, next)
+	}
+	c.s.Batches.put(b.ID, b)
+	c.mine(Bitcoin, firstBumpBlocks)
+	c.tick(c.s.Params.AttemptMillis * 4)
+	if now, _ := c.newest(b); now.bodies() != b.bodies() {
+		t.Fatalf("bumped beyond the limit: %d", now.bodies())
+	}
+	c.feeRate(Bitcoin, 2_000, 0)
+	c.refresh()
+	c.agreed(ProposeCancel, OutflowAct{Batch: b.ID, Outcome: VoteRefund})
+	now, a := c.newest(b)
+	if !a.Cancels() {
+		t.Fatalf("%d transactions, and no cancel", now.bodies())
+	}
+	c.all(KindFinal, c.finalFact(now, OutcomeSelf))
+	if got := c.s.Outflows.at(o.ID).State; got != Refunded {
+		t.Errorf("outflow %s", got)
+	}
+	c.backed()
 }

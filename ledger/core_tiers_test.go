@@ -408,6 +408,49 @@ func TestFault53_AFurtherInputIsSpent(t *testing.T) {
 	c.backed()
 }
 
+// An attempt at the cap that can never confirm, since a further input of it is
+// final elsewhere, does not have to be outbid. Planted: replaceBitcoin without
+// dead. Seen: "stuck behind a dead attempt".
+func TestDeadAttemptIsNotOutbid(t *testing.T) {
+	c, w := tiers(t, 4)
+	c.deposit(c.open(btcWallet(9)), "btc", PurposeSupply, "40000000")
+	c.mine(Bitcoin, 12)
+	c.refresh()
+	big := c.small(w, "250000000", 1, "10000")
+	c.tick(1000)
+	old := c.batchOf(big)
+	e := old.Newest().Bitcoin.Inputs[1].Outpoint
+	k := c.s.Coins.at(e)
+	k.State, k.Batch, k.Frozen = CoinReusable, 0, 0
+	c.s.Coins.put(e, k)
+	second := c.small(w, "45000000", 2, "10000")
+	c.tick(1000)
+	b := c.batchOf(second)
+	chain, _ := c.s.Genesis.Chain(Bitcoin)
+	tx := *b.Attempts[0].Bitcoin // as if it had been bumped up to the cap
+	tx.Rate = chain.MaxRate
+	b.Attempts = slices.Clone(b.Attempts)
+	b.Attempts[0].Bitcoin = &tx
+	c.s.Batches.put(b.ID, b)
+	if c.s.dead(tx) {
+		t.Fatal("dead while its input is there")
+	}
+	c.pay(old) // takes e
+	if !c.s.dead(tx) {
+		t.Fatal("not dead")
+	}
+	c.feeRate(Bitcoin, 2_000, 0)
+	c.refresh()
+	c.mine(Bitcoin, firstBumpBlocks)
+	c.tick(1000)
+	now, a := c.newest(b)
+	if a.Body == 0 || a.Bitcoin.Inputs[0].Outpoint != b.Anchor {
+		t.Fatalf("stuck behind a dead attempt since %d", now.Stuck)
+	}
+	c.pay(now)
+	c.backed()
+}
+
 // Plants a payout that would need more than a hundred inputs: it waits, the small
 // coins are merged, and then it is paid (spec: outflows U6; §10, 27).
 // Seen failing without the limit of inputs.

@@ -18,6 +18,10 @@ const (
 	// retried for ever (spec: outflows §2.2).
 	maxBodies = 64
 
+	// cancelBodies of them are kept for a cancel and its bumps: what was bumped as
+	// often as it may be must still be cancelled when its gates fail or a vote says so.
+	cancelBodies = 8
+
 	// Bitcoin's cadence, in blocks without a spend of the anchor.
 	firstBumpBlocks = 6
 	nextBumpBlocks  = 3
@@ -128,7 +132,7 @@ func failsForGood(c Code) bool { return c == HealthFactor || c == MaxLTV || c ==
 // bumpDue: the chain's cadence has passed without a spend of the anchor. A batch
 // of 64 transactions only retries.
 func (s *State) bumpDue(b Batch) bool {
-	if b.bodies() >= maxBodies {
+	if b.full(false) {
 		return false
 	}
 	if b.Chain == Ethereum {
@@ -159,7 +163,7 @@ func (s *State) Holds(b Batch) bool {
 func (s *State) absurd(b Batch) bool {
 	a := b.Newest()
 	e, ok := s.epochNumber(a.Epoch)
-	if !ok || len(a.Absurd) < e.F+1 || b.bodies() >= maxBodies {
+	if !ok || len(a.Absurd) < e.F+1 || b.full(false) {
 		return false
 	}
 	rate, ok := s.freshRate(b.Chain)
@@ -227,10 +231,18 @@ func (a Attempt) Cancels() bool {
 // bodies is how many distinct transactions were planned.
 func (b Batch) bodies() uint64 { return b.Newest().Body + 1 }
 
+// full: no further transaction may be planned, a cancel or one that is none.
+func (b Batch) full(cancel bool) bool {
+	if cancel || b.Newest().Cancels() {
+		return b.bodies() >= maxBodies
+	}
+	return b.bodies() >= maxBodies-cancelBodies
+}
+
 // replace plans another transaction for a batch, on its anchor. What a cancel
 // replaces is never paid by this batch again. It reports whether it could.
 func (x *execution) replace(b Batch, kind AttemptKind) bool {
-	if b.bodies() >= maxBodies {
+	if b.full(kind == AttemptCancel) {
 		return false
 	}
 	var short fixed.Int // wei that a sender lacks
@@ -292,6 +304,9 @@ func (x *execution) replaceBitcoin(b Batch, kind AttemptKind) (*BitcoinTx, Code)
 	}
 	var rateMax, feeMax uint64
 	for _, a := range b.Attempts {
+		if s.dead(*a.Bitcoin) {
+			continue // no mempool holds it, and none has to be outbid
+		}
 		rateMax, feeMax = max(rateMax, a.rate()), max(feeMax, a.Bitcoin.Fee)
 	}
 	rate := max(today.Rate, min((rateMax*5+3)/4, c.MaxRate), rateMax+minRelayKvB)
@@ -342,6 +357,16 @@ func (x *execution) replaceBitcoin(b Batch, kind AttemptKind) (*BitcoinTx, Code)
 	}
 	x.freeze(tx, b.ID)
 	return &tx, OK
+}
+
+// dead: an input of a transaction is spent at finality by another, so it never
+// confirms and no node holds it. A deposit that was undone may come back, and with
+// it what spends it.
+func (s *State) dead(tx BitcoinTx) bool {
+	return slices.ContainsFunc(tx.Inputs, func(in BitcoinIn) bool {
+		k, held := s.Coins.get(in.Outpoint)
+		return held && k.State == CoinSpent || !held && s.Inflows.at(in.Outpoint).State != InflowUndone
+	})
 }
 
 // outputs fills in what a replacement pays. NoLiquidity: the inputs do not reach.
