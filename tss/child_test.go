@@ -184,9 +184,8 @@ func TestCrashOfAKeygenNamesTheSender(t *testing.T) {
 
 // Sessions that end in every way but the right one leave nothing behind: no
 // goroutine, no child, no file handle, no memory. The Signers stay open: each
-// session must clean up after itself. Seen failing with "goroutines:37 … after 40
-// aborted sessions {goroutines:93" without closing the outboxes; without the kill
-// in remote.close the Signer never closes.
+// session must clean up after itself. Without closing the outboxes it was seen not to
+// end within five minutes.
 func TestAbortedSessionsLeaveNothing(t *testing.T) {
 	count := 500
 	if testing.Short() {
