@@ -261,7 +261,7 @@ func testKey(v *ledger.State, b ledger.Batch) (curve string, pub []byte, ok bool
 	}
 	if v.Next != nil {
 		for _, k := range v.Next.Keys {
-			if k.Key == b.Key {
+			if slices.Contains(k.Tests, b.ID) {
 				return curve, k.Pub, len(k.Pub) > 0
 			}
 		}

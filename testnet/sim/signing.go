@@ -479,7 +479,7 @@ func (m *member) takeSignature(sig signature) bool {
 		if b.Key == ledger.KeyEd255191 {
 			curve = ledger.CurveEd25519
 		}
-		if pub = m.masterKey(b.Key); pub == nil {
+		if pub = m.testKey(b); pub == nil {
 			return false
 		}
 	} else {
@@ -497,15 +497,17 @@ func (m *member) takeSignature(sig signature) bool {
 	return true
 }
 
-func (m *member) masterKey(id string) []byte {
+// testKey is the key that a test signature shows: of the next epoch, or of the
+// one in force, whose tests may be open while a next one is planned.
+func (m *member) testKey(b ledger.Batch) []byte {
 	if m.state.Next != nil {
 		for _, k := range m.state.Next.Keys {
-			if k.Key == id {
+			if slices.Contains(k.Tests, b.ID) {
 				return k.Pub
 			}
 		}
 	}
-	k, _ := m.state.Keys.Get(id)
+	k, _ := m.state.Keys.Get(b.Key)
 	return k.Pub
 }
 
