@@ -76,6 +76,28 @@ func TestRelations(t *testing.T) {
 	}
 }
 
+// Where c = 0 the relations alone would let every member be needed; and who allows
+// that allows nothing else. Seen failing ("m = n of three where c = 0: accepted",
+// "m = n, allowed by name, with a FactQuorum of 1: accepted") with the two cases
+// in one.
+func TestEveryMemberNeeded(t *testing.T) {
+	_, members := coreMembers(3)
+	e := Epoch{Members: members, F: 1, M: 3, FactQuorum: 3}
+	if e.C() != 0 {
+		t.Fatalf("c = %d", e.C())
+	}
+	if e.Validate(false) == nil {
+		t.Error("m = n of three where c = 0: accepted")
+	}
+	if err := e.Validate(true); err != nil {
+		t.Error(err)
+	}
+	e.FactQuorum = 1
+	if e.Validate(true) == nil {
+		t.Error("m = n, allowed by name, with a FactQuorum of 1: accepted")
+	}
+}
+
 // clockOf is the rank of spec consensus §7 over an epoch of n and f.
 func clockOf(clocks []uint64, now uint64, n, f int) uint64 {
 	e := Epoch{Members: make([]Member, n), F: f}

@@ -97,8 +97,9 @@ func (e Epoch) Validate(allowNoFaultTolerance bool) error {
 		return fmt.Errorf("n = %d members, want 3 to %d", n, MaxMembers)
 	case f < 0 || n < 2*c+f+1 || c < 0:
 		return fmt.Errorf("f = %d traitors do not fit n = %d", f, n)
-	case m == n && allowNoFaultTolerance:
-	case m < max(2, f+1) || m > n-c:
+	case m == n && !allowNoFaultTolerance: // where c = 0 the bound below would let it pass
+		return fmt.Errorf("signing threshold m = n = %d: one silent member stops all payouts, which the genesis does not allow", n)
+	case m < max(2, f+1) || m > n-c && m != n:
 		return fmt.Errorf("signing threshold m = %d, want %d to %d for n = %d, f = %d", m, max(2, f+1), n-c, n, f)
 	case e.FactQuorum < f+1 || e.FactQuorum > n-c:
 		return fmt.Errorf("fact quorum %d, want %d to %d", e.FactQuorum, f+1, n-c)
