@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,19 +76,28 @@ func TestFault50_ScreeningDown(t *testing.T) {
 	c, b := paying(t)
 	n := nodeOf(t, c, 0)
 	j := planSigning(c.s, n.self)[0]
+	var mu sync.Mutex // over both
 	mode := "down"
 	var asked []screened
+	set := func(m string) {
+		mu.Lock()
+		defer mu.Unlock()
+		mode = m
+	}
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q screened
 		if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
 			t.Error(err)
 		}
+		mu.Lock()
 		asked = append(asked, q)
-		switch mode {
+		now := mode
+		mu.Unlock()
+		switch now {
 		case "down":
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case "mute":
-			time.Sleep(100 * time.Millisecond)
+			<-r.Context().Done() // until who asked gives up
 		case "deny":
 			_, _ = w.Write([]byte(`{"allow":false,"reason":"listed"}`))
 		case "allow":
@@ -96,7 +106,7 @@ func TestFault50_ScreeningDown(t *testing.T) {
 	}))
 	defer service.Close()
 	n.screening = newScreening(service.URL)
-	n.screening.client.Timeout = 50 * time.Millisecond
+	n.screening.client.Timeout = time.Second
 	holder := c.open(walletOf(t, 5))
 	f := c.inflow(holder, "btc", "70000000", "block-9")
 	attests := func() bool {
@@ -111,26 +121,28 @@ func TestFault50_ScreeningDown(t *testing.T) {
 		return false
 	}
 	for _, tc := range []struct{ mode, why string }{{"down", "screening answers 503"}, {"mute", "screening does not answer"}, {"deny", "screening refuses: listed"}} {
-		mode = tc.mode
+		set(tc.mode)
 		if attests() {
-			t.Errorf("%s: attested without a verdict", mode)
+			t.Errorf("%s: attested without a verdict", tc.mode)
 		}
 		if why := n.refuses(t.Context(), c.s, j); why != tc.why {
-			t.Errorf("%s: signed without one, or %q", mode, why)
+			t.Errorf("%s: signed without one, or %q", tc.mode, why)
 		}
 		if n.refusals[j.key()].Reason != tc.why {
-			t.Errorf("%s: %+v is said", mode, n.refusals)
+			t.Errorf("%s: %+v is said", tc.mode, n.refusals)
 		}
 	}
-	mode = "allow"
+	set("allow")
 	if !attests() || n.refuses(t.Context(), c.s, j) != "" {
 		t.Error("it answers, and the deposit or the payout still waits")
 	}
-	mode = "down"
+	set("down")
 	if !attests() || n.refuses(t.Context(), c.s, j) != "" {
 		t.Error("a verdict was forgotten")
 	}
+	mu.Lock()
 	q := asked[len(asked)-1]
+	mu.Unlock()
 	if o, _ := c.s.Outflows.Get(b.Outflows[0]); q.Direction != "out" || q.Address != o.To || q.Amount != "40000000" {
 		t.Errorf("asked about %+v", q)
 	}
