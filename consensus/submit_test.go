@@ -245,7 +245,10 @@ func TestCrashC11_PartitionedLeader(t *testing.T) {
 		c.cut(old, true)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		// At once, while raft still believes that it leads.
+		// At once, while raft still believes that it leads; but not before the
+		// answers are in that were under way when it was cut off: they say truly
+		// that it led then, and nobody else can lead yet.
+		synctest.Wait()
 		if _, err := old.ReadIndex(ctx); err == nil {
 			t.Error("leader just cut off serves a linearizable read")
 		}
