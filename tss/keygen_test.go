@@ -19,7 +19,7 @@ import (
 func keygenRequest(key tss.KeyID, n, m int) tss.Request {
 	r := tss.Request{
 		Cluster: cluster, Kind: tss.Keygen, Key: key, Epoch: 1, Try: 2, Batch: 1, Attempt: 2,
-		Parties: tsstest.Parties(n), M: m,
+		Parties: tsstest.Parties(n), M: m, Deadline: 3 * time.Minute, // of a loaded machine under the race detector
 	}
 	r.Session = tss.SessionName(r)
 	return r
