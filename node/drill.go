@@ -88,6 +88,9 @@ func Drill(ctx context.Context, path string, o DrillOptions, by ...age.Identity)
 	if err != nil {
 		return res, err
 	}
+	if err := useDrillName(path, o.Name); err != nil {
+		return res, err
+	}
 	dir, err := os.MkdirTemp("", "coffer-drill-") // mode 0700
 	if err != nil {
 		return res, err
@@ -136,6 +139,23 @@ func Drill(ctx context.Context, path string, o DrillOptions, by ...age.Identity)
 	}
 	sleep(ctx, drillLinger)
 	return res, nil
+}
+
+// ErrDrillName: a drill of this name was begun with this backup.
+var ErrDrillName = errors.New("drill: a drill of this name was begun with this backup: agree on another name")
+
+// useDrillName writes beside the backup that a name is used up, before any
+// message leaves. The name is all that names a drill's sessions, and the keystore
+// of a drill forgets: without this a drill that failed and is held again would
+// let fresh nonces meet old messages of the same session (spec: signing §11).
+// Another copy of the backup knows nothing of it.
+func useDrillName(path, name string) error {
+	h := sha256.Sum256([]byte(name))
+	err := writeNewFile(path+".drill-"+hex.EncodeToString(h[:8]), []byte(name+"\n"))
+	if errors.Is(err, os.ErrExist) {
+		return ErrDrillName
+	}
+	return err
 }
 
 // drillRequests are the sessions of a drill, one per key. Their place in the

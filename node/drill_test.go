@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -85,6 +86,14 @@ func TestDrill(t *testing.T) {
 	for i := range errs {
 		if errs[i] == nil || !strings.Contains(errs[i].Error(), "not-joined") {
 			t.Errorf("operator %d: %v", i, errs[i])
+		}
+	}
+	// Held again under its name, a failed drill would join its sessions twice.
+	// Seen failing without useDrillName: "operator 0 joins again: <nil>".
+	_, errs = hold(2*time.Second, "july", "july", "july")
+	for i, err := range errs[:2] {
+		if !errors.Is(err, ErrDrillName) {
+			t.Errorf("operator %d joins again: %v", i, err)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func newNodeDrillCmd() *cobra.Command {
 		Long: `Loads the KeyShares of a backup, not of the running node, and makes a test
 signature of every key together with the operators named. All m of them run this
 at the same time, each on a machine of his own with his own backup, and give the
-drill the same name, which was never used before. What is signed begins with words
+drill the same name, never used before: one that failed needs another. What is signed begins with words
 that no chain understands. Exit code 3: wrong passphrase.`,
 		Example: `  coffer node drill --backup ./n1.backup --name 2026-05-01 --listen /ip4/127.0.0.1/tcp/9101 \
     --peer 8f…c2=/ip4/127.0.0.1/tcp/9102 --peer 41…0d=/ip4/127.0.0.1/tcp/9103`,
