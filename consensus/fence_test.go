@@ -147,7 +147,7 @@ func TestFault44_RaftDirectoryLost(t *testing.T) {
 		} {
 			log, promise, mark := f.log, f.keys.promise, f.keys.mark
 			forget()
-			f.log = raft.NewInmemStore()
+			f.log = newMemoryLog()
 			if err := c.tryStart(f); !errors.Is(err, ErrRaftBehind) {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -217,6 +217,20 @@ func TestRefusesLargeEntry(t *testing.T) {
 	}
 }
 
+// Raft deletes 0 to its last entry when a second snapshot is installed before
+// anything followed the first.
+func TestDeleteRange_OfAnEmptyLog(t *testing.T) {
+	s := openTest(t, t.TempDir())
+	if err := s.DeleteRange(0, 2000); err != nil {
+		t.Fatal(err)
+	}
+	wantBounds(t, s, 0, 0)
+	if err := s.StoreLogs(entries(2001, 2003)); err != nil {
+		t.Fatal(err)
+	}
+	wantBounds(t, s, 2001, 2003)
+}
+
 func TestDeleteRange(t *testing.T) {
 	for _, c := range []struct {
 		name        string
