@@ -245,8 +245,8 @@ func (r *chaosRun) progress() {
 	r.say("%6.1fs %d requests posted, %d acknowledged, %d faults", time.Since(r.begun).Seconds(), len(reqs), acked, len(r.faults))
 }
 
-// inject carries out the plan. At most F nodes are faulty at once: while the last one is not back, it is the one hit. A
-// full disk, which only one node can have, changes places with the next fault then.
+// inject carries out the plan. At most F nodes are faulty at once: while the last one is not back, it is the one hit, and
+// what only another node can have changes places with a later fault then.
 func (r *chaosRun) inject(ctx context.Context, plan []fault) error {
 	done := map[string]bool{}
 	for k := range plan {
@@ -258,19 +258,14 @@ func (r *chaosRun) inject(ctx context.Context, plan []fault) error {
 		}
 		i := r.target(ctx, plan[k])
 		if r.sick >= 0 && r.sick != i {
+			last := r.faults[len(r.faults)-1].begun
+			soon, cancel := context.WithDeadline(within(ctx, backSoon), last.Add(startSoon))
 			// An error is that it is not back in time, which the next lines ask again.
-			_ = poll(within(ctx, backSoon), func() (bool, error) { return r.back(ctx, r.sick), nil })
+			_ = poll(soon, func() (bool, error) { return r.back(soon, r.sick), nil })
+			cancel()
 			if i = r.target(ctx, plan[k]); r.sick != i && !r.back(ctx, r.sick) {
 				i = r.sick
-				switch {
-				case plan[k].Kind == faultDiskFull && k+1 < len(plan):
-					plan[k].Kind, plan[k+1].Kind = plan[k+1].Kind, faultDiskFull
-				case plan[k].Kind == faultDiskFull:
-					plan[k].Kind = faultKill
-				}
-				if plan[k].Kind == faultDiskFull { // twice in a row
-					plan[k].Kind = faultKill
-				}
+				postpone(plan[k:])
 			}
 		}
 		r.sick, done[plan[k].Kind] = i, true
@@ -317,17 +312,24 @@ func (r *chaosRun) leader(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	votes := make([]int, chaosNodes)
+	var mu sync.Mutex
+	var asked sync.WaitGroup
 	for _, np := range r.net.Nodes {
-		st, err := np.Client.Status(ctx)
-		if err != nil {
-			continue
-		}
-		for i, other := range r.net.Nodes {
-			if other.Name == st.Leader {
-				votes[i]++
+		asked.Go(func() {
+			st, err := np.Client.Status(ctx)
+			if err != nil {
+				return
 			}
-		}
+			mu.Lock()
+			defer mu.Unlock()
+			for i, other := range r.net.Nodes {
+				if other.Name == st.Leader {
+					votes[i]++
+				}
+			}
+		})
 	}
+	asked.Wait()
 	best := -1
 	for i, n := range votes {
 		if n > 0 && (best < 0 || n > votes[best]) {

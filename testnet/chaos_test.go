@@ -246,3 +246,18 @@ func TestPercentile(t *testing.T) {
 		t.Error("of nothing")
 	}
 }
+
+func TestPostpone(t *testing.T) {
+	kill, full, stop := fault{Kind: faultKill, Leader: true}, fault{Kind: faultDiskFull}, fault{Kind: faultStop}
+	for _, c := range []struct{ plan, want []fault }{
+		{[]fault{stop, kill}, []fault{stop, kill}},
+		{[]fault{kill, full, stop}, []fault{stop, full, kill}},
+		{[]fault{full, kill}, []fault{{Kind: faultKill}, kill}},
+		{[]fault{kill}, []fault{{Kind: faultKill}}},
+	} {
+		got := slices.Clone(c.plan)
+		if postpone(got); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v: %v, not %v", c.plan, got, c.want)
+		}
+	}
+}

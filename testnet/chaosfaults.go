@@ -60,6 +60,22 @@ func planFaults(seed uint64, d time.Duration, kinds []string, nodes int) []fault
 	return plan
 }
 
+// postpone makes the first fault of plan one that may hit whoever was hit last: one that is meant for the leader, or for
+// the one node with a disk of its own, changes places with the next that is not, or is a kill where none follows.
+func postpone(plan []fault) {
+	meant := func(f fault) bool { return f.Leader || f.Kind == faultDiskFull }
+	if !meant(plan[0]) {
+		return
+	}
+	j := slices.IndexFunc(plan, func(f fault) bool { return !meant(f) })
+	if j < 0 {
+		plan[0].Kind, plan[0].Leader = faultKill, false
+		return
+	}
+	a, b := &plan[0], &plan[j]
+	a.Kind, a.Leader, a.For, b.Kind, b.Leader, b.For = b.Kind, b.Leader, b.For, a.Kind, a.Leader, a.For
+}
+
 // shortest is how long a run must be for every kind to come once.
 func shortest(kinds []string) time.Duration {
 	return time.Duration(len(kinds)+2) * faultEvery
