@@ -45,10 +45,31 @@ type Chain interface {
 	// consumes nothing. Resources are named as in Reads.
 	Consumed(ctx context.Context, resources []string) ([]string, error)
 
+	// Custody tells what addresses of ours held of an asset at a block, from the
+	// chain alone: what any ledger believes about its coins can only take something
+	// out of it. Two members that name the same block name the same amount. c is the
+	// follower's cursor, which vouches for the block. ErrNoBalance: the block is not
+	// read yet, or is more than 144 below the best one, or the node has no state of
+	// it any more; asked again later, or about another block, there may be an answer.
+	Custody(ctx context.Context, v View, c Cursor, ask Ask) (Held, error)
+
 	// Broadcast sends a finished transaction, any number of times. Nil means
 	// that the node has it or the chain does; every other outcome is one of
 	// the errors below and changes nothing (spec: outflows §3.5, §4.4).
 	Broadcast(ctx context.Context, raw []byte) error
+}
+
+// Ask is a question about custody.
+type Ask struct {
+	Asset  string
+	Height uint64
+	At     []string // Ethereum: deposit addresses that count besides the vaults, canonical, at most 256
+}
+
+// Held is the answer, in base units.
+type Held struct {
+	Block  string // hash of the block at the height
+	Amount fixed.Int
 }
 
 // Unsigned is the transaction of an attempt before it is signed.
@@ -94,6 +115,7 @@ type View struct {
 	Coin     func(outpoint string) bool                    // Bitcoin: the ledger holds it as unspent; nil: none
 	Sequence func(address string) (next uint64, ours bool) // Ethereum: next sequence of a sender of ours; nil: none
 	Floats   []string                                      // Ethereum: vault addresses whose native balance is asked
+	Vaults   []string                                      // Ethereum: all vault addresses, for Custody
 	Counted  func(inflow string) bool                      // the ledger has this inflow: it need not be shown for ever; nil: none
 }
 
@@ -229,6 +251,9 @@ var (
 	ErrPicture = errors.New("too many open events")
 	// ErrEndpoint: the node answered something that cannot be true of this chain.
 	ErrEndpoint = errors.New("chain node's answer is not credible")
+
+	// ErrNoBalance: what custody held at a block cannot be told, now or any more.
+	ErrNoBalance = errors.New("custody at the block cannot be told")
 
 	// ErrAttempt: an attempt that this chain cannot turn into a transaction.
 	ErrAttempt = errors.New("attempt does not make a transaction")

@@ -339,7 +339,11 @@ func (c *Chain) scan(block *btcutil.Block, height uint64, w follow.Want) follow.
 	for i, tx := range block.Transactions() {
 		if i > 0 {
 			for _, in := range tx.MsgTx().TxIn {
-				if !anchors[in.PreviousOutPoint] && !c.ours.spends(in) {
+				ours := c.ours.spends(in)
+				if ours {
+					f.Gone = append(f.Gone, follow.Gone{TxID: in.PreviousOutPoint.Hash, Output: in.PreviousOutPoint.Index})
+				}
+				if !ours && !anchors[in.PreviousOutPoint] {
 					continue
 				}
 				if name := outpointName(in.PreviousOutPoint); fresh[name] || w.Resource(name) {
@@ -373,6 +377,7 @@ func (c *Chain) scan(block *btcutil.Block, height uint64, w follow.Want) follow.
 			}
 			name := outpointName(wire.OutPoint{Hash: *tx.Hash(), Index: uint32(n)})
 			fresh[name] = true
+			f.Coins = append(f.Coins, follow.Coin{TxID: *tx.Hash(), Output: uint32(n), Height: height, Sats: uint64(o.Value), Program: program})
 			f.Inflows = append(f.Inflows, ledger.InflowFact{
 				Chain: c.name, ID: name, Address: addr, Asset: asset, Amount: fixed.New(uint64(o.Value)),
 				Height: height, Block: f.Hash,

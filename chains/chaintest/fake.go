@@ -46,6 +46,8 @@ type Fake struct {
 	floor     uint64 // what blocks demand of ours
 	reverts   map[string]bool
 	now       books
+	past      books // of the block pastHash, which was asked for last
+	pastHash  string
 }
 
 type block struct {
@@ -60,11 +62,13 @@ type transaction struct {
 	spends      []string
 	fee         fixed.Int
 	foreign     bool
-	failed      bool // executed and reverted, as of the block it is in
+	robbed      string // whom the outputs are taken from, without a sequence of his; empty: from outside
+	failed      bool   // executed and reverted, as of the block it is in
 }
 
 // books are what the best chain adds up to.
 type books struct {
+	height   uint64          // of the block whose transactions are executed
 	coins    map[string]coin // outpoint → unspent
 	next     map[string]uint64
 	balances map[string]fixed.Int // "address/asset"
@@ -73,6 +77,7 @@ type books struct {
 type coin struct {
 	address string
 	sats    fixed.Int
+	height  uint64
 }
 
 // Payment is what the best chain says that somebody received.
@@ -148,6 +153,16 @@ func (f *Fake) Foreign(resource string) {
 	t := &transaction{spends: []string{resource}, foreign: true}
 	t.id = f.txid(f.unique("foreign"))
 	t.payload = t.id
+	f.waiting = append(f.waiting, t)
+}
+
+// Rob takes an amount of a token from an address without any transaction of it, as
+// the token's issuer can, or whoever finds a hole in its contract.
+func (f *Fake) Rob(from, asset string, amount fixed.Int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := &transaction{body: body{Outputs: []output{{To: "thief", Asset: asset, Amount: amount}}}, foreign: true, robbed: from}
+	t.id = f.txid(f.unique("rob"))
 	f.waiting = append(f.waiting, t)
 }
 
@@ -243,6 +258,7 @@ func (f *Fake) mine(full bool) {
 			if f.now.executable(t) != nil || !t.foreign && f.price(t) < f.floor {
 				return false
 			}
+			f.now.height = f.head() + 1
 			f.now.execute(f, t)
 			b.txs = append(b.txs, t)
 			progress = true
@@ -254,11 +270,26 @@ func (f *Fake) mine(full bool) {
 
 func (f *Fake) replay() {
 	f.now = books{coins: map[string]coin{}, next: map[string]uint64{}, balances: map[string]fixed.Int{}}
-	for _, b := range f.blocks {
+	for h, b := range f.blocks {
+		f.now.height = uint64(h)
 		for _, t := range b.txs {
 			f.now.execute(f, t)
 		}
 	}
+}
+
+// booksOf are those of the best chain up to a height.
+func (f *Fake) booksOf(height uint64) books {
+	if hash := f.blocks[height].hash; f.pastHash != hash {
+		f.pastHash, f.past = hash, books{coins: map[string]coin{}, next: map[string]uint64{}, balances: map[string]fixed.Int{}}
+		for h, b := range f.blocks[:height+1] {
+			f.past.height = uint64(h)
+			for _, t := range b.txs {
+				f.past.move(f, t)
+			}
+		}
+	}
+	return f.past
 }
 
 var (
@@ -267,7 +298,7 @@ var (
 )
 
 // executable says whether everything t consumes is there to be consumed.
-func (s books) executable(t *transaction) error {
+func (s *books) executable(t *transaction) error {
 	for _, name := range t.spends {
 		holder, index := splitResource(name)
 		if !strings.HasPrefix(holder, "0x") {
@@ -292,7 +323,7 @@ func splitResource(name string) (string, uint64) {
 	return holder, n
 }
 
-func (s books) add(addr, asset string, v fixed.Int) {
+func (s *books) add(addr, asset string, v fixed.Int) {
 	sum, err := fixed.Add(s.balances[addr+"/"+asset], v)
 	if err != nil {
 		panic(fmt.Sprintf("chaintest: balance of %s: %v", addr, err))
@@ -301,7 +332,7 @@ func (s books) add(addr, asset string, v fixed.Int) {
 }
 
 // take lowers a balance, or reports that it is too small.
-func (s books) take(addr, asset string, v fixed.Int) bool {
+func (s *books) take(addr, asset string, v fixed.Int) bool {
 	rest, err := fixed.Sub(s.balances[addr+"/"+asset], v)
 	if err == nil {
 		s.balances[addr+"/"+asset] = rest
@@ -309,8 +340,26 @@ func (s books) take(addr, asset string, v fixed.Int) bool {
 	return err == nil
 }
 
-func (s books) execute(f *Fake, t *transaction) {
+// execute does what a transaction does in the next block.
+func (s *books) execute(f *Fake, t *transaction) {
 	t.failed = false
+	for _, o := range t.body.Outputs {
+		from := t.payer(f)
+		t.failed = t.failed || from != "" && (o.Asset != f.native && f.reverts[o.To] || s.balances[from+"/"+o.Asset].Less(o.Amount))
+	}
+	s.move(f, t)
+}
+
+// payer is whose balance the outputs come out of; empty: nobody's.
+func (t *transaction) payer(f *Fake) string {
+	if f.accounts && !t.foreign {
+		return t.body.From
+	}
+	return t.robbed
+}
+
+// move does what a transaction did, whether it failed being known.
+func (s *books) move(f *Fake, t *transaction) {
 	for _, name := range t.spends {
 		if c, ok := s.coins[name]; ok {
 			delete(s.coins, name)
@@ -321,21 +370,20 @@ func (s books) execute(f *Fake, t *transaction) {
 		}
 	}
 	if f.accounts && !t.foreign {
-		from := t.body.From
-		if !s.take(from, f.native, t.fee) {
-			s.balances[from+"/"+f.native] = fixed.Int{} // spent by a sequence before: the fee is what was left
-		}
-		for _, o := range t.body.Outputs {
-			t.failed = t.failed || o.Asset != f.native && f.reverts[o.To] || !s.take(from, o.Asset, o.Amount)
+		if !s.take(t.body.From, f.native, t.fee) {
+			s.balances[t.body.From+"/"+f.native] = fixed.Int{} // spent by a sequence before: the fee is what was left
 		}
 	}
 	if t.failed {
 		return
 	}
 	for i, o := range t.body.Outputs {
+		if from := t.payer(f); from != "" {
+			s.take(from, o.Asset, o.Amount)
+		}
 		s.add(o.To, o.Asset, o.Amount)
 		if !f.accounts {
-			s.coins[t.id+":"+strconv.Itoa(i)] = coin{o.To, o.Amount}
+			s.coins[t.id+":"+strconv.Itoa(i)] = coin{o.To, o.Amount, s.height}
 		}
 	}
 }
@@ -386,7 +434,7 @@ func (f *Fake) accept(t *transaction) error {
 }
 
 // balanced reports whether t's inputs hold its outputs and its fee.
-func (s books) balanced(t *transaction) bool {
+func (s *books) balanced(t *transaction) bool {
 	var calc fixed.Calc
 	var in fixed.Int
 	out := t.fee

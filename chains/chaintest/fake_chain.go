@@ -301,6 +301,51 @@ func (f *Fake) Consumed(_ context.Context, resources []string) (gone []string, e
 	return gone, nil
 }
 
+// Custody implements chains.Chain. A member whose picture has another block at the
+// height gets no answer.
+func (f *Fake) Custody(_ context.Context, v chains.View, cur chains.Cursor, ask chains.Ask) (chains.Held, error) {
+	h, err := f.custody(v, cur, ask)
+	if err != nil {
+		return chains.Held{}, fmt.Errorf("custody of %s on %s at %d: %w", ask.Asset, f.name, ask.Height, err)
+	}
+	return h, nil
+}
+
+func (f *Fake) custody(v chains.View, cur chains.Cursor, ask chains.Ask) (h chains.Held, err error) {
+	s, err := follow.Load(cur, f.caip2, f.start)
+	if err != nil {
+		return h, err
+	}
+	if h.Block, err = s.Asked(ask.Height); err != nil {
+		return h, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	listed := ask.Asset == f.native
+	for _, id := range f.tokens {
+		listed = listed || id == ask.Asset
+	}
+	if !listed || ask.Height > f.head() || f.blocks[ask.Height].hash != h.Block {
+		return h, fmt.Errorf("%w: unknown asset, or not in the best chain", chains.ErrNoBalance)
+	}
+	books := f.booksOf(ask.Height)
+	var sum fixed.Calc
+	if f.accounts {
+		owners := append(slices.Clone(v.Vaults), ask.At...)
+		slices.Sort(owners)
+		for _, owner := range slices.Compact(owners) {
+			h.Amount = sum.Add(h.Amount, books.balances[owner+"/"+ask.Asset])
+		}
+		return h, sum.Err()
+	}
+	for name, k := range books.coins { // a sum, in any order
+		if from, ok := v.Watched.From(k.address); ok && (k.height >= from || v.Coin != nil && v.Coin(name)) {
+			h.Amount = sum.Add(h.Amount, k.sats)
+		}
+	}
+	return h, sum.Err()
+}
+
 // Rescan implements chains.Chain.
 func (f *Fake) Rescan(c chains.Cursor, height uint64) (chains.Cursor, error) {
 	return follow.Again(c, f.caip2, f.start, height)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coffer-network/coffer/chains"
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
 // World is a chain under a test's control.
@@ -154,6 +155,7 @@ func Run(t *testing.T, w World) {
 	t.Run("SignaturesRefused", func(t *testing.T) { signatures(t, w) })
 	t.Run("Broadcast", func(t *testing.T) { broadcast(t, w) })
 	t.Run("Consumed", func(t *testing.T) { consumed(t, w) })
+	t.Run("Custody", func(t *testing.T) { custody(t, w) })
 	t.Run("Inflow", func(t *testing.T) { inflows(t, w) })
 	t.Run("Fault60_LateAddress", func(t *testing.T) { late(t, w) })
 	t.Run("Rescan", func(t *testing.T) { rescan(t, w) })
@@ -322,6 +324,107 @@ func consumed(t *testing.T, w World) {
 	gone("mined", names)
 	w.Reorg(t, 1)
 	gone("undone", nil)
+}
+
+// custody: what addresses of ours held at a block, the same for every member that
+// names it, however long ago it began to follow: before and after a payment, a
+// fork, a restart and a theft. No guess where there is no answer.
+func custody(t *testing.T, w World) {
+	ctx := context.Background()
+	in, early := w.Deposit(t), w.Deposit(t) // the second at an address that is not ours yet
+	b := w.Batch(t)
+	pays := b.Pays[0]
+	e := &eye{chain: w.Adapter(t)}
+	e.watch(b.Addresses)
+	e.watch(map[string]uint64{in.Address: 0})
+	e.view.Vaults = slices.Sorted(maps.Keys(b.Addresses))
+	e.view.Anchors = []chains.Anchor{b.Anchor}
+	var ask chains.Ask
+	holds := func(what string, height uint64, more ...fixed.Int) chains.Held {
+		t.Helper()
+		ask = chains.Ask{Asset: pays.Asset, Height: height, At: []string{in.Address}}
+		got := must[chains.Held](t, what)(e.chain.Custody(ctx, e.view, e.cursor, ask))
+		late := &eye{chain: w.Adapter(t), view: e.view}
+		late.look(t, "the head", always)
+		if again := must[chains.Held](t, what)(late.chain.Custody(ctx, late.view, late.cursor, ask)); again != got {
+			t.Errorf("%s: %+v, from the first block on %+v", what, got, again)
+		}
+		return got
+	}
+	w.Mine(t, 1)
+	o := e.look(t, "the deposit", sees(in.ID))
+	before := o.Head
+	full := holds("before", before.Height)
+	if full.Block != before.Hash {
+		t.Errorf("block %s, want %s", full.Block, before.Hash)
+	}
+	ask.At = nil
+	alone := must[chains.Held](t, "vaults")(e.chain.Custody(ctx, e.view, e.cursor, ask))
+	if rest, err := fixed.Sub(full.Amount, in.Amount); err != nil || rest.Less(pays.Amount) || in.Chain == ledger.Ethereum && rest != alone.Amount {
+		t.Errorf("holds %s with a deposit of %s, %s without, before it pays %s", full.Amount, in.Amount, alone.Amount, pays.Amount)
+	}
+	raw := finish(t, e.chain, b, 0)
+	if err := e.chain.Broadcast(ctx, raw.Bytes); err != nil {
+		t.Fatal(err)
+	}
+	w.Mine(t, 1)
+	o = e.look(t, "the spend", seesSpend(b.Anchor.Name))
+	took := pays.Amount
+	if tx := b.Anchor.Attempts[0].Bitcoin; tx != nil {
+		took = must[fixed.Int](t, "fee")(fixed.Add(took, fixed.New(tx.Fee)))
+	}
+	rest := must[fixed.Int](t, "rest")(fixed.Sub(full.Amount, took))
+	if got := holds("paid", o.Head.Height); got.Amount != rest || got.Block != o.Head.Hash {
+		t.Errorf("after a payment of %s: %+v of %s", took, got, full.Amount)
+	}
+	if got := holds("the block before", before.Height); got != full {
+		t.Errorf("the block before, asked later: %+v, was %+v", got, full)
+	}
+	w.Reorg(t, 1)
+	o = e.look(t, "the new branch", func(o chains.Observations) bool { return !seesSpend(b.Anchor.Name)(o) })
+	e.chain = w.Adapter(t)
+	if got := holds("undone", o.Head.Height); got.Amount != full.Amount || got.Block != o.Head.Hash {
+		t.Errorf("payment undone: %+v, want %s", got, full.Amount)
+	}
+	if tx := b.Anchor.Attempts[0].Bitcoin; tx != nil { // where there are no coins a sequence is used up, and nothing moves
+		w.Foreign(t, b)
+		w.Mine(t, 1)
+		o = e.look(t, "the theft", func(now chains.Observations) bool { return now.Head.Height > o.Head.Height })
+		i := slices.IndexFunc(tx.Inputs, func(in ledger.BitcoinIn) bool { return in.Outpoint == b.Anchor.Name })
+		left := must[fixed.Int](t, "left")(fixed.Sub(full.Amount, fixed.New(tx.Inputs[i].Sats)))
+		if got := holds("robbed", o.Head.Height); got.Amount != left {
+			t.Errorf("after a theft of %d: %+v of %s", tx.Inputs[i].Sats, got, full.Amount)
+		}
+	}
+	if in.Chain == ledger.Bitcoin { // elsewhere the question names deposit addresses
+		was := holds("early", o.Head.Height)
+		e.watch(map[string]uint64{early.Address: o.Head.Height + 1})
+		e.look(t, "the early deposit", sees(early.ID))
+		if got := holds("early and not listed", o.Head.Height); got != was {
+			t.Errorf("%+v with what arrived before its address, %+v without", got, was)
+		}
+		e.view.Coin = func(name string) bool { return name == early.ID }
+		sum := must[fixed.Int](t, "sum")(fixed.Add(was.Amount, early.Amount))
+		if got := holds("early and listed", o.Head.Height); got.Amount != sum {
+			t.Errorf("%+v, with %s that the ledger lists %s", got, early.Amount, sum)
+		}
+	}
+	for what, a := range map[string]chains.Ask{
+		"a block to come":  {Asset: pays.Asset, Height: o.Head.Height + 1},
+		"an unknown asset": {Asset: "doge", Height: o.Head.Height},
+	} {
+		if got, err := e.chain.Custody(ctx, e.view, e.cursor, a); !errors.Is(err, chains.ErrNoBalance) {
+			t.Errorf("%s: %+v, %v", what, got, err)
+		}
+	}
+	if _, err := e.chain.Custody(ctx, e.view, []byte("garbage"), chains.Ask{Asset: pays.Asset}); !errors.Is(err, chains.ErrCursor) {
+		t.Errorf("garbage: %v", err)
+	}
+	w.Mine(t, 150)
+	e.look(t, "the head", always)
+	if _, err := e.chain.Custody(ctx, e.view, e.cursor, chains.Ask{Asset: pays.Asset, Height: before.Height}); !errors.Is(err, chains.ErrNoBalance) {
+		t.Errorf("more than 144 blocks ago: %v", err)
+	}
 }
 
 // inflows: shown from the first block on, deeper with each, over a restart,

@@ -53,6 +53,7 @@ type Chain struct {
 	chainID uint64
 	signer  types.Signer
 	tokens  map[string]string // contract → asset id
+	native  string            // asset id; empty: none is listed
 	rpc     *rpc.Client
 	known   atomic.Bool // the node is of this chain
 }
@@ -81,7 +82,11 @@ func newChain(cfg Config, client *rpc.Client) (*Chain, error) {
 		signer: types.LatestSignerForChainID(new(big.Int).SetUint64(id)),
 	}
 	for _, a := range cfg.Assets {
-		if a.Chain != cfg.Chain.Name || a.Token == "" {
+		if a.Chain != cfg.Chain.Name {
+			continue
+		}
+		if a.Token == "" {
+			c.native = a.ID
 			continue
 		}
 		if _, err := address.ParseEthereum(a.Token); err != nil {

@@ -1,4 +1,4 @@
-// Package erc20 owns the one call and the one event of ERC-20 that the cluster
+// Package erc20 owns the two calls and the one event of ERC-20 that the cluster
 // uses, as bytes. It links no Ethereum library, so that the in-memory chain can
 // read what the ledger plans.
 package erc20
@@ -18,6 +18,9 @@ const CallSize = 4 + 32 + 32
 
 // Transfer is keccak256("Transfer(address,address,uint256)").
 const Transfer = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+
+// BalanceOf is the selector of balanceOf(address); the owner's AddressWord follows.
+const BalanceOf = "0x70a08231"
 
 var selector = []byte{0xa9, 0x05, 0x9c, 0xbb}
 

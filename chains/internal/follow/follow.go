@@ -44,10 +44,12 @@ type State struct {
 	Inflows map[string]ledger.InflowFact `cbor:"-"`          // by inflow id
 	Spends  map[string]Spend             `cbor:"-"`          // by resource: the best chain spends each once
 	Ignored []Ignored                    `cbor:"6,keyasint"`
+	Coins   Coins                        `cbor:"-"` // Bitcoin: at scripts of ours
 
 	// The maps as lists, sorted, in the cursor only: the codec bounds maps.
 	InflowList []ledger.InflowFact `cbor:"4,keyasint"`
 	SpendList  []Spend             `cbor:"5,keyasint"`
+	CoinBytes  []byte              `cbor:"13,keyasint"`
 
 	Known uint64 `cbor:"7,keyasint"` // addresses looked for: the view's numbers below it
 
@@ -105,6 +107,8 @@ type Found struct {
 	Inflows []ledger.InflowFact
 	Spends  []Spend
 	Ignored []Ignored
+	Coins   []Coin // outputs at scripts of ours, and
+	Gone    []Gone // outputs that keys of ours spent
 }
 
 // Source reads the best chain of the member's node.
@@ -199,7 +203,11 @@ func Load(c chains.Cursor, chain string, start uint64) (*State, error) {
 	for _, p := range s.SpendList {
 		s.Spends[p.Resource] = p
 	}
-	s.InflowList, s.SpendList = nil, nil
+	if len(s.CoinBytes)%coinSize != 0 {
+		return nil, fmt.Errorf("%w: coins of %d bytes", chains.ErrCursor, len(s.CoinBytes))
+	}
+	s.Coins = Coins{packed: s.CoinBytes}
+	s.InflowList, s.SpendList, s.CoinBytes = nil, nil, nil
 	return s, nil
 }
 
@@ -212,6 +220,7 @@ func (s *State) Cursor() chains.Cursor {
 	for _, name := range slices.Sorted(maps.Keys(s.Spends)) {
 		out.SpendList = append(out.SpendList, s.Spends[name])
 	}
+	out.CoinBytes = s.Coins.packed
 	return ledger.Marshal(out)
 }
 
@@ -264,7 +273,7 @@ func (s *State) Step(ctx context.Context, v chains.View, src Source, lim Limits)
 	if err := s.rescan(ctx, w, src, lim); err != nil {
 		return 0, fmt.Errorf("rescan: %w", err)
 	}
-	if n := len(s.Inflows) + len(s.Spends); n > maxEvents {
+	if n := max(len(s.Inflows)+len(s.Spends), s.Coins.Len()); n > maxEvents {
 		return 0, fmt.Errorf("%w: %d, at most %d", chains.ErrPicture, n, maxEvents)
 	}
 	if best+1 > s.Next {
@@ -312,6 +321,7 @@ func (s *State) unwind(ctx context.Context, src Source, best uint64, lim Limits)
 	gone := func(height uint64) bool { return height >= s.Next }
 	maps.DeleteFunc(s.Inflows, func(_ string, f ledger.InflowFact) bool { return gone(f.Height) })
 	maps.DeleteFunc(s.Spends, func(_ string, p Spend) bool { return gone(p.Height) })
+	s.Coins.unwind(s.Next)
 	s.Ignored = slices.DeleteFunc(s.Ignored, func(i Ignored) bool { return gone(i.Height) })
 	return nil
 }
@@ -431,6 +441,17 @@ func (s *State) again() (n uint64) {
 	return n
 }
 
+// low is the lowest height that is still to be read again.
+func (s *State) low() uint64 {
+	low := uint64(none)
+	for _, r := range []*Rescan{s.Rescan, s.Waiting} {
+		if r != nil {
+			low = min(low, r.First)
+		}
+	}
+	return low
+}
+
 // read fetches blocks and checks that they are as many as were asked for.
 func read(ctx context.Context, w Want, src Source, from, to uint64) ([]Found, error) {
 	found, err := src.Read(ctx, from, to, w)
@@ -457,6 +478,12 @@ func (s *State) add(f Found) {
 		if old, ok := s.Spends[p.Resource]; !ok || old.Block != p.Block || old.TxID != p.TxID {
 			s.Spends[p.Resource] = p
 		}
+	}
+	for _, k := range f.Coins {
+		s.Coins.arrive(k)
+	}
+	for _, g := range f.Gone {
+		s.Coins.spend(g, f.Height, s.low() != none)
 	}
 	for _, i := range f.Ignored {
 		if !slices.Contains(s.Ignored, i) {
@@ -485,6 +512,7 @@ func (s *State) Prune(v chains.View, keep uint64, open func(Spend) bool) {
 		return old(f.Height) && v.Counted != nil && v.Counted(id)
 	})
 	maps.DeleteFunc(s.Spends, func(_ string, p Spend) bool { return old(p.Height) && !open(p) })
+	s.Coins.prune(head.Height, s.low())
 	s.Ignored = slices.DeleteFunc(s.Ignored, func(i Ignored) bool { return old(i.Height) })
 	first := head.Height - min(head.Height, Window)
 	first = max(min(first, keep), head.Height-min(head.Height, maxWindow))
