@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"sync"
@@ -17,7 +18,8 @@ import (
 )
 
 // tcp is a StreamLayer on loopback. Closing it ends what it accepted, as the
-// node's own does; raft leaves that to its peers.
+// node's own does; raft leaves that to its peers. Who dials says who it is: it
+// has no keys to prove it.
 type tcp struct {
 	net.Listener
 	mu       sync.Mutex
@@ -26,12 +28,21 @@ type tcp struct {
 
 func (l *tcp) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.accepted = append(l.accepted, c)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	l.mu.Lock()
+	l.accepted = append(l.accepted, c)
+	l.mu.Unlock()
+	size := make([]byte, 1)
+	if _, err := io.ReadFull(c, size); err != nil {
+		return nil, err
+	}
+	from := make([]byte, size[0])
+	if _, err := io.ReadFull(c, from); err != nil {
+		return nil, err
+	}
+	return named{c, string(from)}, nil
 }
 
 func (l *tcp) Close() error {
@@ -44,8 +55,17 @@ func (l *tcp) Close() error {
 	return err
 }
 
-func (*tcp) Dial(a raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return net.DialTimeout("tcp", string(a), timeout)
+func (l *tcp) Dial(a raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	c, err := net.DialTimeout("tcp", string(a), timeout)
+	if err != nil {
+		return nil, err
+	}
+	own := l.Addr().String()
+	if _, err := c.Write(append([]byte{byte(len(own))}, own...)); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // disks is a cluster on real disks and sockets, in real time.

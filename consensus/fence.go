@@ -71,9 +71,6 @@ func (f *fence) Close() (err error) {
 	f.once.Do(func() {
 		close(f.done)
 		f.wg.Wait()
-		if t, ok := f.Transport.(*raft.NetworkTransport); ok {
-			t.CloseStreams() // its Close keeps the dialled ones open
-		}
 		if t, ok := f.Transport.(raft.WithClose); ok {
 			err = t.Close()
 		}

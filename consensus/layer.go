@@ -9,9 +9,8 @@ import (
 	"github.com/coffer-network/coffer/ledger"
 )
 
-// layer refuses the raft streams of shunned members. A request names its sender
-// itself, the stream's peer was proved by the transport below: so here is where
-// a traitor who borrows another's name is still shut out.
+// layer refuses the raft streams of shunned members, whose peer the transport
+// below has proved. That requests bear that peer's name is for bound to see.
 type layer struct {
 	raft.StreamLayer
 	c *Consensus

@@ -352,9 +352,8 @@ func (c *Consensus) open() (err error) {
 	trans := c.cfg.Transport
 	if trans == nil {
 		c.layer = newLayer(c.cfg.Stream, c)
-		trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: c.layer, MaxPool: 3, MaxRPCsInFlight: 8, Timeout: transportTimeout,
-			MsgpackUseNewTimeFormat: true, Logger: conf.Logger,
+		trans = newBound(c.layer, raft.NetworkTransportConfig{
+			MaxPool: 3, MaxRPCsInFlight: 8, Timeout: transportTimeout, MsgpackUseNewTimeFormat: true, Logger: conf.Logger,
 		})
 	}
 	logs, err := raft.NewLogCache(2*maxAppendEntries, c.guard)
