@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 //	settle                pay what is queued
 //	insure                $ACCOUNT may cover deficits, as a vote would say
 //	price BTC-USD SECONDS BTC falls or rises, ETH and USDT stay; then time passes, and fee rates are fresh
+//	tick SECONDS          time passes
 //	eip712 on|off         requests may be signed so, as a vote would say
 //	voteall FILE          n2 and n3 agree to the proposal that FILE names
 //	lie on|off            alter one character of every Bitcoin address served
@@ -100,6 +101,11 @@ func TestScripts(t *testing.T) {
 				c.Prices(map[string]uint64{"btc": usd, "eth": 2_500, "usdt.eth": 1})
 				c.Tick(time.Duration(seconds) * time.Second)
 				c.Say(ledger.KindFee, []ledger.FeeReport{{Chain: "btc", Rate: 1_000}, {Chain: "eth", Rate: 1_000_000_000, Tip: 1_000_000_000}})
+			},
+			"tick": func(ts *testscript.TestScript, _ bool, a []string) {
+				seconds, err := strconv.ParseUint(a[0], 10, 64)
+				ts.Check(err)
+				ts.Value("cluster").(*apitest.Cluster).Tick(time.Duration(seconds) * time.Second)
 			},
 			"eip712": func(ts *testscript.TestScript, _ bool, a []string) {
 				ts.Value("cluster").(*apitest.Cluster).EIP712(a[0] == "on")

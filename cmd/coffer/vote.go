@@ -42,6 +42,7 @@ shows what is open, who agreed and when it takes effect.`,
 	}
 	cmd.AddCommand(newVoteParamCmd(), newVoteFlagCmd(), newVoteSocialiseCmd(), newVoteSchemeCmd(),
 		newVoteHaltCmd(), newVoteUnhaltCmd(), newVoteResumeCmd(),
+		newVoteAdmitCmd(), newVoteReplaceCmd(), newVoteEvictCmd(), newVoteRefreshCmd(), newVoteAbortCmd(), newVoteRollbackCmd(),
 		newVoteHoldCmd(), newVoteCancelCmd(), newVoteTopUpCmd(), newVoteFloatCmd(), newVoteBookCmd(), newVoteYesCmd(true), newVoteYesCmd(false))
 	return cmd
 }

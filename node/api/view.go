@@ -243,6 +243,11 @@ func (v view) name(id ledger.MemberID) string {
 			return v.Epochs[i].Members[seat].Name
 		}
 	}
+	for _, o := range v.Seating() { // one that is to come
+		if o.Member.ID == id {
+			return o.Member.Name
+		}
+	}
 	return id.String()
 }
 

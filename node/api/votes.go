@@ -26,7 +26,7 @@ func (s *server) voteList(_ context.Context, v view, _ *ReadInput) (*client.Vote
 	slices.SortStableFunc(out.Proposals, func(a, b client.Ballot) int { return a.Opened.Compare(b.Opened) })
 	for _, d := range v.Decided {
 		x := client.Decided{
-			Hash: d.Proposal.Hash().String(), Proposal: proposal(d.Proposal), By: v.name(d.By), Time: at(d.Millis), State: d.How,
+			Hash: d.Proposal.Hash().String(), Proposal: v.proposal(d.Proposal), By: v.name(d.By), Time: at(d.Millis), State: d.How,
 		}
 		if d.Code != ledger.OK {
 			x.Code = string(d.Code)
@@ -52,7 +52,7 @@ func (v view) paused() *client.Paused {
 func (v view) ballot(key string, b ledger.Ballot) client.Ballot {
 	t := v.Terms(b.Proposal)
 	out := client.Ballot{
-		Hash: key, Proposal: proposal(b.Proposal), By: v.name(b.By), Opened: at(b.Opened), State: "open",
+		Hash: key, Proposal: v.proposal(b.Proposal), By: v.name(b.By), Opened: at(b.Opened), State: "open",
 		Yes: v.names(b.Yes), No: v.names(b.No), Needs: t.Quorum, DelaySeconds: t.DelayMillis / 1000,
 		Effects: v.effects(b.Proposal), Expires: atOrNil(b.Opened + v.Params.ProposalSeconds*1000),
 	}
@@ -78,6 +78,8 @@ var (
 		ledger.ProposeSocialise: "socialise", ledger.ProposeResume: "resume",
 		ledger.ProposeLeaveHold: "leave-hold", ledger.ProposeCancel: "cancel", ledger.ProposeTopUp: "top-up",
 		ledger.ProposeGasFloat: "gas-float", ledger.ProposeBTCFloat: "btc-float", ledger.ProposeBook: "book",
+		ledger.ProposeAdmit: "admit", ledger.ProposeReplace: "replace", ledger.ProposeEvict: "evict",
+		ledger.ProposeRefresh: "refresh", ledger.ProposeAbort: "abort", ledger.ProposeRollback: "rollback",
 	}
 	flagWords = map[ledger.Flag]string{
 		ledger.FlagPaused: "paused", ledger.FlagFrozen: "frozen", ledger.FlagBorrowOff: "borrow-off", ledger.FlagHalt: "halt",
@@ -93,7 +95,7 @@ func wordOf[K comparable](words map[K]string, word string) (key K, ok bool) {
 	return key, false
 }
 
-func proposal(p ledger.Proposal) client.Proposal {
+func (v view) proposal(p ledger.Proposal) client.Proposal {
 	out := client.Proposal{Kind: proposalWords[p.Kind], Text: p.Text, Pool: p.Pool, Flag: flagWords[p.Flag], Halt: p.Halt}
 	for _, c := range p.Changes {
 		out.Changes = append(out.Changes, client.Setting{Pool: c.Pool, Name: c.Name, Value: c.Value})
@@ -101,6 +103,9 @@ func proposal(p ledger.Proposal) client.Proposal {
 	if a := p.Act; a != nil {
 		out.Batch, out.Outflow, out.Outcome, out.Body, out.TxID, out.Height = a.Batch, a.Outflow, a.Outcome, a.Body, a.TxID, a.Height
 		out.Fee, out.Amount, out.Coin, out.Address = unlessZero(a.Fee), unlessZero(a.Amount), a.Coin, a.Address
+	}
+	if p.Seats != nil {
+		out.Seats = v.seatsSaid(*p.Seats)
 	}
 	return out
 }
@@ -155,6 +160,9 @@ func (v view) effects(p ledger.Proposal) []string {
 		return []string{"outflows: paused → not paused"}
 	case ledger.ProposeLeaveHold, ledger.ProposeCancel, ledger.ProposeTopUp, ledger.ProposeGasFloat, ledger.ProposeBTCFloat, ledger.ProposeBook:
 		return []string{actEffect(p)}
+	}
+	if p.Seats != nil {
+		return v.seatsEffects(p)
 	}
 	out := []string{}
 	now := v.Settings()
@@ -241,18 +249,21 @@ func (c control) vote(ctx context.Context, in *struct{ Body client.Vote }) (*sai
 			return nil, c.problem(ledger.Malformed, "hash: "+err.Error())
 		}
 	default:
-		l, ok := c.proposal(*p)
-		if !ok || !v.Yes {
-			return nil, c.problem(ledger.Malformed, "proposal: an unknown kind or flag, or voted no")
+		l, why := c.proposal(*p)
+		if why == "" && !v.Yes {
+			why = "a proposal is brought by a yes"
+		}
+		if why != "" {
+			return nil, c.problem(ledger.Malformed, why)
 		}
 		v.Hash, v.Proposal = l.Hash(), &l
 	}
 	return c.say(ctx, ledger.KindVote, v, hex.EncodeToString(v.Hash[:]))
 }
 
-// proposal reads one. The lift of a halt names the cause that this node shows,
-// unless the operator named one.
-func (c control) proposal(p client.Proposal) (ledger.Proposal, bool) {
+// proposal reads one, or says why it cannot. The lift of a halt names the cause
+// that this node shows, unless the operator named one.
+func (c control) proposal(p client.Proposal) (ledger.Proposal, string) {
 	kind, ok := wordOf(proposalWords, p.Kind)
 	flag, known := wordOf(flagWords, p.Flag)
 	out := ledger.Proposal{Kind: kind, Text: p.Text, Pool: p.Pool, Flag: flag, Halt: p.Halt}
@@ -266,8 +277,12 @@ func (c control) proposal(p client.Proposal) (ledger.Proposal, bool) {
 		return slices.Compare([]string{a.Pool, a.Name}, []string{b.Pool, b.Name})
 	})
 	var read bool
-	out.Act, read = act(kind, p)
-	return out, ok && read && (known || p.Flag == "")
+	if out.Act, read = act(kind, p); !ok || !read || !known && p.Flag != "" {
+		return out, "proposal: an unknown kind or flag, or an amount that is none"
+	}
+	var why string
+	out.Seats, why = view{c.b.View()}.seats(kind, p)
+	return out, why
 }
 
 func (c control) pause(ctx context.Context, in *struct{ Body client.Pause }) (*said, error) {
@@ -292,7 +307,11 @@ func (c control) say(ctx context.Context, kind ledger.Kind, body any, hash strin
 		return nil, c.answer(err)
 	}
 	if o.Code != ledger.OK {
-		return nil, c.problem(o.Code, "")
+		about := ""
+		if vote, ok := body.(ledger.Vote); ok && vote.Proposal != nil {
+			about = c.b.View().WhyNot(*vote.Proposal)
+		}
+		return nil, c.problem(o.Code, about)
 	}
 	out := &said{client.Said{Hash: hash, LogIndex: o.Height}}
 	out.Body.SetAsOf(o.Height)

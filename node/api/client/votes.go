@@ -20,7 +20,7 @@ type Setting struct {
 
 // Proposal is what members vote on.
 type Proposal struct {
-	Kind    string    `json:"kind" enum:"set,stop,lift,socialise,resume,leave-hold,cancel,top-up,gas-float,btc-float,book"`
+	Kind    string    `json:"kind" enum:"set,stop,lift,socialise,resume,leave-hold,cancel,top-up,gas-float,btc-float,book,admit,replace,evict,refresh,abort,rollback"`
 	Text    string    `json:"text" doc:"for the public: why; part of what is voted" maxLength:"280"`
 	Changes []Setting `json:"changes,omitempty" doc:"of set" maxItems:"16"`
 	Pool    string    `json:"pool,omitempty" doc:"of stop, lift, socialise; empty: all"`
@@ -37,6 +37,34 @@ type Proposal struct {
 	Amount  string `json:"amount,omitempty" doc:"of top-up, gas-float, btc-float, book: base units"`
 	Coin    string `json:"coin,omitempty" doc:"of btc-float, book: txid:vout"`
 	Address string `json:"address,omitempty" doc:"of gas-float: the vault's"`
+
+	Seats *Seats `json:"seats,omitempty" doc:"of admit, replace, evict, refresh, abort, rollback"`
+}
+
+// Seats is what a proposal about members says. What is left out when it is
+// brought, the node fills from what it shows.
+type Seats struct {
+	In     *Newcomer `json:"in,omitempty" doc:"of admit, replace: who takes a seat"`
+	Out    string    `json:"out,omitempty" doc:"of evict, replace: the member that goes, by name or id"`
+	Row    *Row      `json:"row,omitempty" doc:"the committee after it; of all but abort"`
+	Urgent bool      `json:"urgent,omitempty" doc:"of replace: without the first quarantine"`
+	Epoch  uint64    `json:"epoch,omitempty" doc:"of abort: the one that is being prepared; of rollback: the one to go back to"`
+}
+
+// Newcomer is a node that is to take a seat.
+type Newcomer struct {
+	ID       string `json:"id" doc:"as coffer node init prints it"`
+	Name     string `json:"name"`
+	Operator string `json:"operator" doc:"who runs it; one seat each"`
+	Addr     string `json:"addr,omitempty" doc:"where peers reach it first, a multiaddr"`
+}
+
+// Row is a committee in numbers (spec: consensus §6.4).
+type Row struct {
+	N          *int `json:"n,omitempty" doc:"members"`
+	M          *int `json:"m,omitempty" doc:"members that must sign"`
+	F          *int `json:"f,omitempty" doc:"members that may be traitors"`
+	FactQuorum *int `json:"factQuorum,omitempty" doc:"members that must say the same for a fact to count"`
 }
 
 // Ballot is a proposal on its way.
