@@ -37,9 +37,13 @@ type ControlConfig struct {
 	Prices interface {
 		Set(asset, price string) error
 	}
+	Nodes interface {
+		End(ctx context.Context, name string, kill bool) error
+		Begin(ctx context.Context, name string) error
+	}
 }
 
-// Control lets `coffer testnet faucet|price|mine` in another terminal reach the running testnet. Who can read the
+// Control lets `coffer testnet faucet|price|mine|stop|start` in another terminal reach the running testnet. Who can read the
 // directory's testnet.json may use it, and no web page can.
 type Control struct {
 	cfg    ControlConfig
@@ -73,6 +77,11 @@ type mineRequest struct {
 	Blocks int `json:"blocks"`
 }
 
+type nodeRequest struct {
+	Node string `json:"node"`
+	Kill bool   `json:"kill"`
+}
+
 type mineAnswer struct {
 	Height int64 `json:"height"`
 }
@@ -84,6 +93,8 @@ func StartControl(cfg ControlConfig) (*Control, error) {
 	mux.HandleFunc("POST /faucet", action(c.faucet))
 	mux.HandleFunc("POST /price", action(c.price))
 	mux.HandleFunc("POST /mine", action(c.mine))
+	mux.HandleFunc("POST /stop", action(c.stop))
+	mux.HandleFunc("POST /start", action(c.start))
 	var err error
 	if c.server, err = serveLoopback(0, c.authorized(mux)); err != nil {
 		return nil, fmt.Errorf("serve testnet commands: %w", err)
@@ -183,4 +194,12 @@ func (c *Control) price(_ context.Context, req priceRequest) (struct{}, error) {
 func (c *Control) mine(ctx context.Context, req mineRequest) (answer mineAnswer, err error) {
 	answer.Height, err = c.cfg.Bitcoin.Mine(ctx, req.Blocks)
 	return answer, err
+}
+
+func (c *Control) stop(ctx context.Context, req nodeRequest) (struct{}, error) {
+	return struct{}{}, c.cfg.Nodes.End(ctx, req.Node, req.Kill)
+}
+
+func (c *Control) start(ctx context.Context, req nodeRequest) (struct{}, error) {
+	return struct{}{}, c.cfg.Nodes.Begin(ctx, req.Node)
 }

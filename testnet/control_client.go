@@ -58,6 +58,16 @@ func (c *ControlClient) Mine(ctx context.Context, blocks int) (height int64, err
 	return answer.Height, err
 }
 
+// StopNode ends a node, at its own pace or with SIGKILL.
+func (c *ControlClient) StopNode(ctx context.Context, name string, kill bool) error {
+	return c.post(ctx, "/stop", nodeRequest{Node: name, Kill: kill}, nil)
+}
+
+// StartNode starts a node that ended, and returns when it answers.
+func (c *ControlClient) StartNode(ctx context.Context, name string) error {
+	return c.post(ctx, "/start", nodeRequest{Node: name}, nil)
+}
+
 func (c *ControlClient) post(ctx context.Context, path string, request, result any) error {
 	body, err := json.Marshal(request)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/big"
 	"net/http"
 	"os"
@@ -105,6 +106,11 @@ func (a *asked) FundToken(_ context.Context, to common.Address, units *big.Int) 
 	a.calls = append(a.calls, "USDT "+to.Hex()+" "+units.String())
 	return common.Hash{2}, nil
 }
+func (a *asked) End(_ context.Context, name string, kill bool) error {
+	a.calls = append(a.calls, fmt.Sprint("end ", name, " ", kill))
+	return nil
+}
+func (a *asked) Begin(_ context.Context, name string) error { return fmt.Errorf("%s runs", name) }
 func (a *asked) Set(asset, price string) error {
 	a.calls = append(a.calls, "price "+asset+" "+price)
 	return nil
@@ -116,7 +122,7 @@ func TestControlFromAnotherTerminal(t *testing.T) {
 		t.Error(err)
 	}
 	var world asked
-	control := must[*Control](t)(StartControl(ControlConfig{Dir: dir, Bitcoin: &world, Ethereum: &world, Prices: &world}))
+	control := must[*Control](t)(StartControl(ControlConfig{Dir: dir, Bitcoin: &world, Ethereum: &world, Prices: &world, Nodes: &world}))
 	client := must[*ControlClient](t)(DialControl(dir))
 
 	const to = "0x00000000000000000000000000000000000000AA"
@@ -131,7 +137,13 @@ func TestControlFromAnotherTerminal(t *testing.T) {
 	if height := must[int64](t)(client.Mine(ctx, 3)); height != 103 {
 		t.Errorf("height %d", height)
 	}
-	want := "BTC bcrt1x 150000000,ETH " + to + " 1,USDT " + to + " 20000000000,price BTC 48000"
+	if err := client.StopNode(ctx, "node-2", true); err != nil {
+		t.Error(err)
+	}
+	if err := client.StartNode(ctx, "node-2"); err == nil || err.Error() != "node-2 runs" {
+		t.Errorf("the refusal did not come through: %v", err)
+	}
+	want := "BTC bcrt1x 150000000,ETH " + to + " 1,USDT " + to + " 20000000000,price BTC 48000,end node-2 true"
 	if got := strings.Join(world.calls, ","); got != want {
 		t.Errorf("asked for\n%s\nwant\n%s", got, want)
 	}

@@ -29,7 +29,8 @@ func (n *Network) Describe(w io.Writer) {
   coffer testnet price BTC 12000 --dir %s                                           # a fall; alice is liquidated in a minute
   coffer liquidator --file bob.json
   coffer testnet mine 6 --dir %s
+  coffer testnet stop node-2 --kill --dir %s                                        # the others go on; start brings it back
 
 Ctrl-C stops everything and keeps %s.
-`, a, d, d, d, d, d)
+`, a, d, d, d, d, d, d)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"os"
@@ -48,6 +49,7 @@ type Network struct {
 	Built    time.Time // end of the build: what the demo's seconds count from
 
 	control *Control
+	begin   sync.Mutex // held while a node is started that ended
 	unlock  func()
 	once    sync.Once
 }
@@ -153,7 +155,7 @@ func Start(ctx context.Context, o Options) (_ *Network, err error) {
 			return nil, fmt.Errorf("join the nodes' networks: %w", err)
 		}
 	}
-	if n.control, err = StartControl(ControlConfig{Dir: n.Dir, Bitcoin: n.Bitcoin, Ethereum: n.Ethereum, Prices: n.Prices}); err != nil {
+	if n.control, err = StartControl(ControlConfig{Dir: n.Dir, Bitcoin: n.Bitcoin, Ethereum: n.Ethereum, Prices: n.Prices, Nodes: n}); err != nil {
 		return nil, err
 	}
 	if fresh {
@@ -431,18 +433,73 @@ func (n *Network) died() <-chan error {
 	return c
 }
 
-// Wait returns when ctx ends or a child dies.
-func (n *Network) Wait(ctx context.Context) error {
+// Wait returns when ctx ends or a chain node dies. That a node of the cluster died is told, and the others go on: this is
+// what the network is there to show.
+func (n *Network) Wait(ctx context.Context, say io.Writer) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	told := map[*Proc]bool{}
 	for {
+		for _, np := range n.Nodes {
+			if p := np.Proc(); p.Err() != nil && !told[p] {
+				told[p] = true
+				fmt.Fprintf(say, "%v\nThe others go on. Start it again with: coffer testnet start %s --dir %s\n", p.Err(), np.Name, n.Dir)
+			}
+		}
+		for _, p := range []*Proc{n.Bitcoin.Proc, n.Ethereum.Proc} {
+			if err := p.Err(); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-n.died():
-			return err
 		case <-tick.C:
 		}
+	}
+}
+
+// named is the number and process of a node that was started.
+func (n *Network) named(name string) (int, *Proc, error) {
+	for i, np := range n.Nodes {
+		if p := np.Proc(); np.Name == name && p != nil {
+			return i, p, nil
+		}
+	}
+	return 0, nil, fmt.Errorf("no node %.40q was started here: names are node-1, node-2 and so on", name)
+}
+
+// End ends a node, at its own pace or with SIGKILL.
+func (n *Network) End(ctx context.Context, name string, kill bool) error {
+	_, p, err := n.named(name)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.Done():
+		return fmt.Errorf("%s does not run", name)
+	default:
+	}
+	if kill {
+		p.Kill()
+		return nil
+	}
+	return p.Stop(ctx)
+}
+
+// Begin starts a node that ended.
+func (n *Network) Begin(ctx context.Context, name string) error {
+	n.begin.Lock() // two at once would be two processes of one identity
+	defer n.begin.Unlock()
+	i, p, err := n.named(name)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.Done():
+		return n.StartNode(ctx, i)
+	default:
+		return fmt.Errorf("%s runs", name)
 	}
 }
 
@@ -550,6 +607,9 @@ func (n *Network) Stop() {
 	n.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
+		if n.control != nil { // before the nodes, since it may start one
+			n.note(n.control.Stop(ctx))
+		}
 		var wg sync.WaitGroup
 		for _, np := range n.Nodes {
 			if p := np.Proc(); p != nil {
@@ -561,9 +621,6 @@ func (n *Network) Stop() {
 			}
 		}
 		wg.Wait()
-		if n.control != nil {
-			n.note(n.control.Stop(ctx))
-		}
 		if n.Prices != nil {
 			n.note(n.Prices.Stop(ctx))
 		}

@@ -20,7 +20,8 @@ func newTestnetCmd() *cobra.Command {
 		Long: `Starts, each as a process of its own and on loopback alone: the Coffer nodes, a
 Bitcoin node on regtest and an Ethereum node in dev mode; mines Bitcoin blocks,
 serves the price feed, and waits until the cluster can lend. Ctrl-C stops all of
-it and keeps --dir, with which the network goes on where it stopped.
+it and keeps --dir, with which the network goes on where it stopped. Nodes may be
+killed and started again meanwhile: see stop and start.
 
 --demo then carries the worked example, deposit to withdrawal, and exits 0 only
 if every step was seen on the chains themselves.`,
@@ -54,7 +55,7 @@ if every step was seen on the chains themselves.`,
 			}()
 			if !demo {
 				n.Describe(say)
-				return n.Wait(cmd.Context())
+				return n.Wait(cmd.Context(), say)
 			}
 			r, err := n.Demo(cmd.Context(), say)
 			r.OK = err == nil
@@ -78,7 +79,7 @@ if every step was seen on the chains themselves.`,
 	f.IntVar(&o.APIPort, "api-port", 0, "port of the first node's API, the others follow (0: any)")
 	f.BoolVar(&demo, "demo", false, "carry the worked example and stop")
 	f.BoolVar(&asJSON, "json", false, "with --demo: print the result as one JSON document on the last line")
-	cmd.AddCommand(newFaucetCmd(), newPriceCmd(), newMineCmd(), newEthNodeCmd())
+	cmd.AddCommand(newFaucetCmd(), newPriceCmd(), newMineCmd(), newStopCmd(), newStartCmd(), newEthNodeCmd())
 	return cmd
 }
 
@@ -147,6 +148,50 @@ func newPriceCmd() *cobra.Command {
 				return err
 			}
 			return c.print(cmd, a[0]+" is "+a[1]+" USD in the next price round", map[string]any{"asset": a[0], "price": a[1]})
+		},
+	}
+	c.bind(cmd)
+	return cmd
+}
+
+func newStopCmd() *cobra.Command {
+	var c controlFlags
+	var kill bool
+	cmd := &cobra.Command{
+		Use: "stop NODE", Short: "End a node; the others go on",
+		Example: "  coffer testnet stop node-4 --dir ./net\n  coffer testnet stop node-4 --kill --dir ./net",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			ctl, err := testnet.DialControl(c.dir)
+			if err != nil {
+				return err
+			}
+			if err := ctl.StopNode(cmd.Context(), a[0], kill); err != nil {
+				return err
+			}
+			return c.print(cmd, a[0]+" has ended", map[string]any{"node": a[0], "killed": kill})
+		},
+	}
+	c.bind(cmd)
+	cmd.Flags().BoolVar(&kill, "kill", false, "with SIGKILL, as a crash would")
+	return cmd
+}
+
+func newStartCmd() *cobra.Command {
+	var c controlFlags
+	cmd := &cobra.Command{
+		Use: "start NODE", Short: "Start a node that ended",
+		Example: "  coffer testnet start node-4 --dir ./net",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			ctl, err := testnet.DialControl(c.dir)
+			if err != nil {
+				return err
+			}
+			if err := ctl.StartNode(cmd.Context(), a[0]); err != nil {
+				return err
+			}
+			return c.print(cmd, a[0]+" answers", map[string]any{"node": a[0]})
 		},
 	}
 	c.bind(cmd)
