@@ -390,12 +390,23 @@ func (s *State) WaitsFor(c SeatChange) []MemberID {
 
 // due says that a change can be begun now. One that needs a silent member waits
 // and lets others pass: a session without it would only use up the tries.
-func (s *State) due(c SeatChange) bool {
-	if c.Failed != 0 || c.From > s.Millis || len(s.WaitsFor(c)) > 0 {
-		return false
+func (s *State) due(c SeatChange) bool { return s.WhyWaits(c) == "" }
+
+// WhyWaits says why a queued change is not begun now, with the numbers that
+// decide; empty: the next tick may take it.
+func (s *State) WhyWaits(c SeatChange) string {
+	present := slices.DeleteFunc(s.holders(c), func(m MemberID) bool { return !s.present(m) })
+	switch absent := s.WaitsFor(c); {
+	case c.Failed != 0:
+		return fmt.Sprintf("its epoch was dropped at ledger time %d ms: another vote is needed", c.Failed)
+	case c.From > s.Millis:
+		return fmt.Sprintf("first quarantine until ledger time %d ms, now %d", c.From, s.Millis)
+	case len(absent) > 0:
+		return fmt.Sprintf("%d of the %d members after it are not heard, and all are needed", len(absent), s.after(c).N())
+	case len(present) < s.Epoch().M:
+		return fmt.Sprintf("%d members that may deal are heard, m = %d are needed", len(present), s.Epoch().M)
 	}
-	absent := func(m MemberID) bool { return !s.present(m) }
-	return len(slices.DeleteFunc(s.holders(c), absent)) >= s.Epoch().M
+	return ""
 }
 
 // planChange begins the first change that can be done.

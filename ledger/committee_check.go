@@ -112,8 +112,8 @@ func (s *State) checkNext() error {
 		switch {
 		case i > 0 && n.Keys[i-1].Key >= k.Key:
 			return errors.New("keys not sorted, or doubled")
-		case n.Kind == NextReshare && k.Try > maxReshareTries:
-			return fmt.Errorf("key %s: try %d of %d", k.Key, k.Try, maxReshareTries)
+		case n.Kind == NextReshare && k.Try > MaxReshareTries:
+			return fmt.Errorf("key %s: try %d of %d", k.Key, k.Try, MaxReshareTries)
 		case n.Kind != NextKeygen && len(k.Pub) > 0 && !bytes.Equal(k.Pub, s.Keys.at(k.Key).Pub):
 			return fmt.Errorf("key %s would change", k.Key)
 		}

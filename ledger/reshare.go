@@ -18,8 +18,8 @@ const (
 	NextRollback NextKind = 2 // an older generation, as it lies in the keystores
 )
 
-// maxReshareTries of one key for one epoch number (spec: committee §3.2).
-const maxReshareTries = 3
+// MaxReshareTries of one key for one epoch number (spec: committee §3.2).
+const MaxReshareTries = 3
 
 // EpochInfo is what is kept of an epoch in force or past beside its members.
 type EpochInfo struct {
@@ -87,7 +87,7 @@ func (x *execution) planReshare(i int) {
 	case s.Millis >= n.Deadline:
 		x.dropNext(DroppedByDeadline)
 		return
-	case k.Try >= maxReshareTries:
+	case k.Try >= MaxReshareTries:
 		x.dropNext(DroppedByTries)
 		return
 	}

@@ -38,6 +38,12 @@ var (
 	descLeader   = desc("coffer_leader_known", "1 if this node knows a leader.")
 	descEpoch    = desc("coffer_epoch", "Epoch in force.")
 	descOpening  = desc("coffer_epoch_opening", "1 while the next epoch is opened and not in force.")
+	descTry      = desc("coffer_reshare_try", "Highest try of a key in the resharing under way; 0: none.")
+	descLeft     = desc("coffer_reshare_left_seconds", "Ledger time until the resharing under way is dropped.")
+	descNotReady = desc("coffer_reshare_not_ready", "Members of the epoch being prepared that have not done all it needs of them.")
+	descDropped  = desc("coffer_epoch_dropped", "Newest epoch number that was dropped by deadline or tries; 0: none is known.")
+	descChanges  = desc("coffer_changes_waiting", "Changes of the committee that are decided and not begun.", "kind")
+	descChange   = desc("coffer_change_waiting_seconds", "Longest time that a change of the committee waits beyond its quarantine, or for another vote.")
 	descSpare    = desc("coffer_members_spare", "Members heard from beyond the m that signing needs; negative: signing waits.")
 	descHeard    = desc("coffer_member_last_heard_seconds", "Seconds since this node heard from a peer.", "peer")
 	descHalted   = desc("coffer_halted", "1 for what stops payouts: broken, halt, hold or vote (all payouts), node (this one signs nothing).", "why")
@@ -60,7 +66,8 @@ var (
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descSpare, descHeard, descHalted, descAsset, descPaused, descReady,
+		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descTry, descLeft, descNotReady, descDropped, descChanges, descChange,
+		descSpare, descHeard, descHalted, descAsset, descPaused, descReady,
 		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descEquiv,
 	} {
 		ch <- d
@@ -111,6 +118,7 @@ func ofLedger(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels 
 	gauge(descEpoch, float64(v.Epoch().Number))
 	gauge(descOpening, one(v.Opening != nil))
 	gauge(descSpare, float64(api.Spare(v)))
+	ofCommittee(v, gauge)
 	why, _, _ := strings.Cut(v.OutflowsHalt, ":")
 	for _, w := range []string{"BROKEN", "HALT", "HOLD", "vote"} {
 		gauge(descHalted, one(why == w), strings.ToLower(w))
@@ -167,6 +175,36 @@ func ofLedger(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels 
 		left(gauge, a.ID, "hour", hour, b.Hour.Amount)
 		left(gauge, a.ID, "day", day, b.Day.Amount)
 	}
+}
+
+// ofCommittee are the gauges of a committee that changes.
+func ofCommittee(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	try, dropped := uint64(0), uint64(0)
+	if n := v.Next; n != nil && n.Kind == ledger.NextReshare {
+		for _, k := range n.Keys {
+			try = max(try, k.Try)
+		}
+		if v.Opening == nil {
+			gauge(descLeft, float64(n.Deadline-min(v.Millis, n.Deadline))/1000)
+		}
+		gauge(descNotReady, float64(len(api.NotReady(v))))
+	}
+	gauge(descTry, float64(try))
+	for _, d := range v.Dropped {
+		if d.How == ledger.DroppedByDeadline || d.How == ledger.DroppedByTries {
+			dropped = d.Epoch
+		}
+	}
+	gauge(descDropped, float64(dropped))
+	longest, waiting := uint64(0), map[string]int{}
+	for _, c := range v.Changes {
+		longest = max(longest, v.Millis-min(max(c.From, c.Failed), v.Millis))
+		waiting[c.Kind.String()]++
+	}
+	for k := ledger.ChangeAdmit; k <= ledger.ChangeRefresh; k++ {
+		gauge(descChanges, float64(waiting[k.String()]), k.String())
+	}
+	gauge(descChange, float64(longest)/1000)
 }
 
 // left is of display only: a ratio in a float decides nothing.

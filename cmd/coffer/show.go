@@ -225,8 +225,17 @@ func statusRows(p *printer, st *client.Status) {
 		if !m.Present {
 			state = "MISSING"
 		}
+		for _, x := range st.Seats {
+			if x.Member == m.ID && x.State != "active" {
+				state += ", " + x.State
+			}
+			if x.Member == m.ID && x.Until != nil {
+				state += ", in quarantine until " + x.Until.Format(time.RFC3339)
+			}
+		}
 		p.row("member "+m.Name, state+", heard "+ago(m.LastHeard, st.LedgerTime))
 	}
+	committeeRows(p, st)
 	for _, c := range st.Chains {
 		text := fmt.Sprintf("height %d, reached %s", c.Height, ago(c.Reached, st.LedgerTime))
 		if l := c.Local; l != nil {
@@ -276,5 +285,60 @@ func statusRows(p *printer, st *client.Status) {
 		if halt != "" {
 			p.row("halted", halt)
 		}
+	}
+}
+
+// committeeRows says how the committee is changing, and on whom that waits.
+func committeeRows(p *printer, st *client.Status) {
+	for _, x := range st.Seats {
+		switch x.State {
+		case "candidate":
+			p.row("candidate "+x.Name, "voted on until "+x.Until.Format(time.RFC3339))
+		case "admitted", "resharing":
+			p.row(x.State+" "+x.Name, "holds no key share that counts")
+		case "retired":
+			p.row("retired "+x.Name, fmt.Sprintf("last in epoch %d", x.Epoch))
+		}
+	}
+	for _, c := range st.Changes {
+		p.row("change "+c.Kind, strings.TrimSpace(orDash(c.In)+" in, "+orDash(c.Out)+" out, then "+c.After))
+		why := c.Why
+		if len(c.For) > 0 {
+			why += ": " + strings.Join(c.For, ", ")
+		}
+		if why != "" {
+			p.row("  waits", why)
+		}
+	}
+	if n := st.Next; n != nil {
+		text := fmt.Sprintf("%s; then %s", n.Kind, n.After)
+		if n.Deadline != nil {
+			text += "; dropped at " + n.Deadline.Format(time.RFC3339)
+		}
+		p.row(fmt.Sprintf("epoch %d", n.Number), text)
+		p.row("  waits for", n.Why)
+		for _, k := range n.Keys {
+			text := fmt.Sprintf("%s, try %d", k.Stage, k.Try)
+			if k.Tries != 0 {
+				text += fmt.Sprintf(" of %d", k.Tries)
+			}
+			if k.Tests != "" {
+				text += ", " + k.Tests + " attested by all"
+			}
+			if len(k.Missing) > 0 {
+				text += "; not ready: " + strings.Join(k.Missing, ", ")
+			}
+			if len(k.Blamed) > 0 {
+				text += "; blamed: " + strings.Join(k.Blamed, ", ")
+			}
+			p.row("  key "+k.Key, text)
+		}
+	}
+	if d := st.Dropped; d != nil {
+		text := fmt.Sprintf("%s, dropped by %s at %s", d.Kind, d.How, d.Time.Format(time.RFC3339))
+		if len(d.Missing) > 0 {
+			text += "; not ready: " + strings.Join(d.Missing, ", ")
+		}
+		p.row(fmt.Sprintf("epoch %d led to nothing", d.Number), text)
 	}
 }

@@ -145,6 +145,7 @@ func (s *server) statusOf(v view) client.Status {
 		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(),
 		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
 		OpenSince: map[string]time.Time{}, Caps: v.capsLeft(), BorrowOff: v.BorrowOff,
+		Seats: v.seating(), Changes: v.pendingChanges(), Next: v.nextEpoch(), Dropped: v.droppedEpoch(),
 		Local: client.LocalStatus{Sessions: len(s.b.Sessions()), Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},
 	}
 	if st.Commit > v.Height {

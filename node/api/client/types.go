@@ -740,7 +740,66 @@ type Status struct {
 	Caps       []CapLeft            `json:"caps" doc:"of assets that have one"`
 	BorrowOff  bool                 `json:"borrowOff,omitempty"`
 	Oldest     *time.Time           `json:"oldestOpenOutflow,omitempty"`
+	Seats      []Seat               `json:"seats" doc:"everybody who is, was or may become a member"`
+	Changes    []PendingChange      `json:"changes" doc:"of the committee: decided and not begun"`
+	Next       *NextEpoch           `json:"nextEpoch,omitempty" doc:"the epoch that is being prepared or opened"`
+	Dropped    *DroppedEpoch        `json:"droppedEpoch,omitempty" doc:"the last epoch number that led to nothing"`
 	Local      LocalStatus          `json:"local"`
+}
+
+// Seat is a node's place in the committee's life cycle.
+type Seat struct {
+	Member string     `json:"member"`
+	Name   string     `json:"name"`
+	State  string     `json:"state" enum:"candidate,admitted,resharing,active,leaving,retired"`
+	Until  *time.Time `json:"until,omitempty" doc:"when its quarantine, or the vote about it, ends"`
+	Epoch  uint64     `json:"epoch,omitempty" doc:"in force; of resharing: the next; of retired: its last"`
+}
+
+// PendingChange is a change of the committee that was decided and is not begun.
+type PendingChange struct {
+	Kind  string    `json:"kind" enum:"admit,replace,evict,leave,refresh,rollback"`
+	In    string    `json:"in,omitempty" doc:"who takes a seat"`
+	Out   string    `json:"out,omitempty" doc:"who gives one up"`
+	After string    `json:"after" doc:"the committee after it, in words"`
+	Since time.Time `json:"since" doc:"when it was decided"`
+	Why   string    `json:"why,omitempty" doc:"why it waits"`
+	For   []string  `json:"waitsFor,omitempty" doc:"members that are not heard and needed"`
+}
+
+// NextEpoch is how far the preparation of an epoch came.
+type NextEpoch struct {
+	Number   uint64     `json:"number"`
+	Kind     string     `json:"kind" enum:"keygen,admit,replace,evict,leave,refresh,rollback"`
+	After    string     `json:"after" doc:"the committee in it, in words"`
+	Began    *time.Time `json:"began,omitempty"`
+	Deadline *time.Time `json:"deadline,omitempty" doc:"when it is dropped and the present epoch remains; of a keygen none"`
+	Opened   bool       `json:"opened" doc:"it waits for the certificate of the epoch in force"`
+	Why      string     `json:"why" doc:"what it waits for"`
+	Keys     []NextKey  `json:"keys"`
+}
+
+// NextKey is how far one key of the next epoch came.
+type NextKey struct {
+	Key      string     `json:"key"`
+	Stage    string     `json:"stage" enum:"key shares,test signatures,done"`
+	Try      uint64     `json:"try"`
+	Tries    uint64     `json:"tries,omitempty" doc:"at most; of a keygen any number"`
+	Deadline *time.Time `json:"deadline,omitempty" doc:"of this try"`
+	Ready    []string   `json:"ready" doc:"who holds a new key share"`
+	Missing  []string   `json:"missing" doc:"who has not said that it is ready, or has not attested every test signature"`
+	Tests    string     `json:"tests,omitempty" doc:"test signatures attested by all, of how many"`
+	Blamed   []string   `json:"blamed,omitempty" doc:"named by members that gave up a try: a hint, never proof"`
+}
+
+// DroppedEpoch is an epoch number that was used up.
+type DroppedEpoch struct {
+	Number  uint64    `json:"number"`
+	Kind    string    `json:"kind"`
+	How     string    `json:"how" enum:"vote,deadline,tries,rollback"`
+	Time    time.Time `json:"time"`
+	Missing []string  `json:"missing,omitempty" doc:"who was not ready for every key"`
+	Blamed  []string  `json:"blamed,omitempty"`
 }
 
 // CapLeft is how much may still leave of an asset, base units, as of the last
