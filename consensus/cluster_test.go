@@ -71,6 +71,8 @@ type toyState struct {
 	Epochs []ledger.Epoch       `cbor:"9,keyasint"` // in force before Epoch
 	Flips  []ledger.Certificate `cbor:"10,keyasint"`
 	Millis uint64               `cbor:"11,keyasint"` // by "clock MS"
+
+	Followers []ledger.MemberID `cbor:"12,keyasint"` // by "admit KEY", until "drop KEY"
 }
 
 type toyPlan struct {
@@ -139,12 +141,17 @@ func (a *toy) Apply(txs [][]byte) (rs []Result) {
 		case word == "clock":
 			ms, _ := strconv.ParseUint(arg, 10, 64)
 			s.Millis = max(s.Millis, ms)
+		case word == "admit":
+			s.Followers = append(s.Followers, keyed(arg))
+		case word == "drop":
+			s.Followers = slices.DeleteFunc(slices.Clone(s.Followers), func(m ledger.MemberID) bool { return m == keyed(arg) })
 		case word == "flip" && !a.flips(arg):
 			code = ledger.BadSignature
 		case word == "flip":
 			cert, _ := certOf(arg)
 			s.Epochs, s.Flips = append(s.Epochs, s.Epoch), append(s.Flips, cert)
 			s.Epoch, s.OpenedAt, s.Next = s.Next, 0, ledger.Epoch{}
+			s.Followers = slices.DeleteFunc(slices.Clone(s.Followers), s.Epoch.Has)
 		}
 		if code == ledger.OK {
 			s.Texts = append(s.Texts, string(tx))
@@ -165,7 +172,7 @@ func (a *toy) Apply(txs [][]byte) (rs []Result) {
 func (a *toy) View() View {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	v := View{Height: a.s.Height, Head: a.s.Head, Epoch: a.s.Epoch, PlannedAt: a.s.PlannedAt, Millis: a.s.Millis}
+	v := View{Height: a.s.Height, Head: a.s.Head, Epoch: a.s.Epoch, PlannedAt: a.s.PlannedAt, Millis: a.s.Millis, Followers: a.s.Followers}
 	if a.s.OpenedAt != 0 {
 		v.Opened = &Opened{Height: a.s.OpenedAt, Epoch: a.s.Next}
 	}
@@ -326,6 +333,12 @@ func seedKey(i int) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(seed[:])
 }
 
+// keyed is the member of seedKey with that number.
+func keyed(number string) ledger.MemberID {
+	i, _ := strconv.Atoi(number)
+	return ledger.MemberID(seedKey(i).Public().(ed25519.PublicKey))
+}
+
 func epochOf(number uint64, keys ...int) ledger.Epoch {
 	e := ledger.Epoch{Number: number, M: 2}
 	for _, i := range keys {
@@ -349,13 +362,19 @@ func newCluster(t testing.TB, n int) *cluster {
 	}
 	c.epoch = epochOf(0, keys...)
 	for i := range keys {
-		key := seedKey(i)
-		m := &member{n: i, id: ledger.MemberID(key.Public().(ed25519.PublicKey)), key: key, dir: t.TempDir(),
-			log: newMemoryLog(), keys: &keystore{}}
-		m.judge("", nil)
-		c.members = append(c.members, m)
+		c.newMember(i)
 	}
 	return c
+}
+
+// newMember adds a node that is not started yet; beyond the genesis it holds no seat.
+func (c *cluster) newMember(i int) *member {
+	key := seedKey(i)
+	m := &member{n: i, id: ledger.MemberID(key.Public().(ed25519.PublicKey)), key: key, dir: c.t.TempDir(),
+		log: raft.NewInmemStore(), keys: &keystore{}}
+	m.judge("", nil)
+	c.members = append(c.members, m)
+	return m
 }
 
 func address(m ledger.MemberID) string { return "addr-" + m.String()[:8] }

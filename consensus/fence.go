@@ -131,6 +131,13 @@ func (f *fence) handle(rpc raft.RPC) {
 				}
 			}
 		}
+		if last, ok := f.missesPrevious(cmd); ok && (errors.Is(err, errConfiguration) || errors.Is(err, errVoters)) {
+			// The leader begins too late: told so, as raft would, it sends the entries
+			// that come before and may say why. An error would have it try the same again.
+			rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
+				Term: f.c.raft.CurrentTerm(), LastLog: last, NoRetryBackoff: true}, nil)
+			return
+		}
 		f.c.log.Warn("refused entries of the leader", "reason", err)
 		rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, err)
 		return
@@ -181,6 +188,7 @@ func (f *fence) inspect(cmd *raft.AppendEntriesRequest) (upTo int, err error) {
 	if len(cmd.Entries) == 0 {
 		return 0, nil
 	}
+	var conf *raft.Configuration // by the last entry that said so
 	for i, e := range cmd.Entries {
 		if e == nil || e.Index != cmd.PrevLogEntry+1+uint64(i) || e.Term > cmd.Term {
 			return i, errMalformed
@@ -188,10 +196,7 @@ func (f *fence) inspect(cmd *raft.AppendEntriesRequest) (upTo int, err error) {
 		switch e.Type {
 		case raft.LogCommand, raft.LogNoop, raft.LogBarrier:
 		case raft.LogConfiguration:
-			if err := f.allowed(e.Data); err != nil {
-				return i, fmt.Errorf("entry %d: %w", e.Index, err)
-			}
-			if err := f.keepsVoters(e); err != nil {
+			if conf, err = f.configured(e, conf); err != nil {
 				return i, fmt.Errorf("entry %d: %w", e.Index, err)
 			}
 		default: // raft panics on types it does not know
@@ -220,54 +225,74 @@ func (f *fence) inspect(cmd *raft.AppendEntriesRequest) (upTo int, err error) {
 	return len(cmd.Entries), nil
 }
 
+// missesPrevious reports whether the entry before those of a request is not in this
+// node's log, and where that ends.
+func (f *fence) missesPrevious(cmd *raft.AppendEntriesRequest) (last uint64, misses bool) {
+	last, err := f.logs.LastIndex()
+	if err != nil {
+		return 0, false
+	}
+	snapshot, _ := f.c.snaps.newest()
+	return max(last, snapshot), cmd.PrevLogEntry > max(last, snapshot)
+}
+
 func (f *fence) inspectSnapshot(cmd *raft.InstallSnapshotRequest) error {
 	if cmd.LastLogIndex <= f.c.now().index {
 		return fmt.Errorf("snapshot up to %d: %w", cmd.LastLogIndex, errTruncates)
 	}
-	return f.allowed(cmd.Configuration)
-}
-
-// allowed checks an encoded configuration. The ledger's members are those of
-// the epoch in force and of the opened one; admitted candidates, as non-voters,
-// come with the membership worker.
-func (f *fence) allowed(b []byte) (err error) {
-	defer func() {
-		if r := recover(); r != nil { // raft's decoder panics
-			err = errMalformed
-		}
-	}()
-	servers := raft.DecodeConfiguration(b).Servers
-	if len(servers) == 0 {
-		return errConfiguration
-	}
-	for _, s := range servers {
-		m, err := memberOf(s.ID)
-		if err != nil || !f.c.isMember(m) || s.Address != raft.ServerAddress(f.c.cfg.Address(m)) {
-			return fmt.Errorf("%w: %s at %s", errConfiguration, s.ID, s.Address)
-		}
-	}
-	return nil
-}
-
-// keepsVoters refuses a configuration in which a member of the epoch in force is
-// a voter no more. The ledger's members all vote (spec: consensus §8), so nobody
-// honest proposes one; a traitor would be left with a cluster of its own, and the
-// others, who believe it, without a majority for ever.
-func (f *fence) keepsVoters(e *raft.Log) error {
-	current := f.c.raft.GetConfiguration()
-	if err := current.Error(); err != nil {
+	// Whom it may name, only the state that it brings can say: the sink asks.
+	conf, err := decodeConfiguration(cmd.Configuration)
+	if err != nil {
 		return err
 	}
-	if e.Index <= current.Index() {
-		return nil // known already; inspect compares its term
+	return wellFormed(conf, f.c.cfg.Address)
+}
+
+// before is the configuration that the entry at index follows. What an entry that
+// another leader takes back has said does not count.
+func (f *fence) before(index uint64) (raft.Configuration, error) {
+	last, err := f.logs.LastIndex()
+	if err != nil || index > last {
+		return f.c.raft.GetConfiguration().Configuration(), err
 	}
-	next, at := voters(raft.DecodeConfiguration(e.Data)), f.c.now()
-	for m := range voters(current.Configuration()) {
-		if at.Epoch.Has(m) && !next[m] {
-			return fmt.Errorf("%w: member %s would vote no more", errVoters, m)
+	first, err := f.logs.FirstIndex()
+	if err != nil {
+		return raft.Configuration{}, err
+	}
+	for i := index - 1; i >= max(first, 1); i-- {
+		var l raft.Log
+		if err := f.logs.GetLog(i, &l); err != nil {
+			return raft.Configuration{}, err
+		}
+		if l.Type == raft.LogConfiguration {
+			return decodeConfiguration(l.Data)
 		}
 	}
-	return nil
+	return f.c.snaps.configuration()
+}
+
+// configured checks a configuration entry that comes after base, or after what this
+// node's log says if base is nil, and returns what it makes of it.
+func (f *fence) configured(e *raft.Log, base *raft.Configuration) (*raft.Configuration, error) {
+	next, err := decodeConfiguration(e.Data)
+	if err != nil {
+		return nil, err
+	}
+	var own raft.Log
+	switch err := f.logs.GetLog(e.Index, &own); {
+	case err == nil && own.Term == e.Term:
+		return &next, nil // known already; that it is the same is for raft to say
+	case err != nil && !errors.Is(err, raft.ErrLogNotFound):
+		return nil, err
+	}
+	if base == nil {
+		conf, err := f.before(e.Index)
+		if err != nil {
+			return nil, err
+		}
+		base = &conf
+	}
+	return &next, f.c.now().allows(*base, next, f.c.cfg.Address)
 }
 
 func voters(conf raft.Configuration) map[ledger.MemberID]bool {

@@ -110,7 +110,7 @@ func (c *Consensus) advance(index uint64) error {
 func (c *Consensus) publish(v View, index uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := applied{View: v, index: index, members: c.at.members, since: c.at.since}
+	next := applied{View: v, index: index, members: c.at.members, since: c.at.since, gone: c.at.ended(v)}
 	if c.at.index == 0 && c.at.Height == 0 || v.Epoch.Number != c.at.Epoch.Number {
 		next.members, next.since = v.Epoch.MembersHash(), v.Height
 	}

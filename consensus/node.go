@@ -57,6 +57,10 @@ type View struct {
 	// certificate is applied (spec: consensus R7).
 	Opened *Opened
 
+	// Followers are the nodes without a seat that get the log (ledger:
+	// State.Followers): raft has them as non-voters.
+	Followers []ledger.MemberID
+
 	// PlannedAt is the last height that planned an outflow's attempt: it is
 	// approved at once (spec: consensus §6.2).
 	PlannedAt uint64
@@ -180,7 +184,8 @@ type Settings struct {
 	CommitTimeout      time.Duration
 	SnapshotThreshold  uint64 // raft entries since the last snapshot
 	SnapshotInterval   time.Duration
-	TrailingLogs       uint64 // kept behind a snapshot for members briefly away
+	TrailingLogs       uint64        // kept behind a snapshot for members briefly away
+	VoterLagFor        time.Duration // for how long a new member must have been close behind before it votes
 }
 
 // DefaultSettings bear a machine that computes threshold signatures beside four
@@ -193,6 +198,7 @@ var DefaultSettings = Settings{
 	SnapshotThreshold:  16384,
 	SnapshotInterval:   30 * time.Second,
 	TrailingLogs:       10240,
+	VoterLagFor:        voterLagFor,
 }
 
 func (s Settings) orDefault() Settings {
@@ -204,6 +210,7 @@ func (s Settings) orDefault() Settings {
 	pick(&s.SnapshotThreshold, d.SnapshotThreshold)
 	pick(&s.SnapshotInterval, d.SnapshotInterval)
 	pick(&s.TrailingLogs, d.TrailingLogs)
+	pick(&s.VoterLagFor, d.VoterLagFor)
 	return s
 }
 
@@ -288,6 +295,7 @@ type applied struct {
 	members     ledger.Hash
 	openMembers ledger.Hash
 	since       uint64 // first height seen under Epoch
+	gone        []gone // lately; never changed in place
 }
 
 // New opens the store, restores the newest valid snapshot and joins the
@@ -314,7 +322,7 @@ func New(cfg Config) (*Consensus, error) {
 		}
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
-	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark, c.announce, c.complain} {
+	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark, c.announce, c.complain, c.follow} {
 		c.spawn(run)
 	}
 	return c, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -145,6 +146,9 @@ func (k *sink) receive(r io.Reader) error {
 	if err := c.trustEpochs(body, c.headIn(at.Height, k.headers)); err != nil {
 		return fmt.Errorf("%w: %w", errSnapshot, err)
 	}
+	if err := k.trustServers(body); err != nil {
+		return fmt.Errorf("%w: %w", errSnapshot, err)
+	}
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		return fmt.Errorf("%w: bytes after its end", errSnapshot)
 	}
@@ -154,6 +158,24 @@ func (k *sink) receive(r io.Reader) error {
 	}
 	k.whole = true
 	return buf.Flush()
+}
+
+// trustServers checks the configuration that comes with another member's snapshot
+// against the state in it: whoever votes must have been a member of an epoch, since
+// one that has just lost its seat may still be there. Others get the log and no
+// more, whoever they are.
+func (k *sink) trustServers(b Body) error {
+	conf, err := decodeConfiguration(k.meta.Conf)
+	if err != nil {
+		return err
+	}
+	epochs, _ := b.Epochs()
+	for m := range voters(conf) {
+		if !slices.ContainsFunc(epochs, func(e ledger.Epoch) bool { return e.Has(m) }) {
+			return fmt.Errorf("%w: %s votes and never was a member", errConfiguration, m)
+		}
+	}
+	return nil
 }
 
 // Close makes the snapshot the newest, or fails and leaves nothing.

@@ -245,6 +245,16 @@ func (s *snapshots) newest() (index, term uint64) {
 	return s.list[0].meta.Stream.Index, s.list[0].meta.Term
 }
 
+// configuration is that of the newest snapshot.
+func (s *snapshots) configuration() (raft.Configuration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.list) == 0 {
+		return raft.Configuration{}, nil
+	}
+	return decodeConfiguration(s.list[0].meta.Conf)
+}
+
 func (s *snapshots) unproven(index uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -281,6 +281,8 @@ func (c *Consensus) settle(f raft.ApplyFuture, batch []*proposal) {
 const (
 	opSubmit uint8 = 1
 	opRead   uint8 = 2
+	// opPosition asks a node that follows how far it is: the raft index it applied.
+	opPosition uint8 = 3
 
 	// MaxForward bounds a request; a reply is far smaller.
 	MaxForward = MaxCommand + 64
@@ -361,18 +363,27 @@ func (c *Consensus) handleForward(ctx context.Context, from ledger.MemberID, b [
 	if len(b) > MaxForward {
 		return Receipt{}, ErrTooLarge
 	}
-	if !c.isMember(from) {
+	member := c.isMember(from)
+	if !member && !c.follower(from) {
 		return Receipt{}, fmt.Errorf("%w: %s is no member", ErrRefused, from)
 	}
 	var req request
 	if err := ledger.Unmarshal(b, &req); err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if !member && req.Op != opSubmit {
+		return Receipt{}, fmt.Errorf("%w: %s holds no seat", ErrRefused, from)
+	}
 	switch req.Op {
+	case opPosition:
+		return Receipt{Height: c.now().index}, nil
 	case opSubmit:
 		through, err := c.admit(from, req.Tx)
 		if err != nil {
 			return Receipt{}, err
+		}
+		if !member && through != from {
+			return Receipt{}, fmt.Errorf("%w: %s holds no seat, and clients' commands are for members to bring", ErrRefused, from)
 		}
 		return c.order(ctx, through, req.Tx)
 	case opRead:

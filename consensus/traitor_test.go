@@ -388,6 +388,9 @@ func TestTraitor_ForgedConfiguration(t *testing.T) {
 			stranger := epochOf(0, 20).Members[0].ID
 			return r.AddNonvoter(serverID(stranger), raft.ServerAddress(address(stranger)), 0, time.Second).Error()
 		},
+		"a candidate votes": func(r *raft.Raft, _ raft.ServerID) error {
+			return r.AddVoter(serverID(keyed("5")), raft.ServerAddress(address(keyed("5"))), 0, time.Second).Error()
+		},
 		"a member goes":         func(r *raft.Raft, v raft.ServerID) error { return r.RemoveServer(v, 0, time.Second).Error() },
 		"a member votes not":    func(r *raft.Raft, v raft.ServerID) error { return r.DemoteVoter(v, 0, time.Second).Error() },
 		"a member is elsewhere": func(r *raft.Raft, v raft.ServerID) error { return r.AddVoter(v, "elsewhere", 0, time.Second).Error() },
@@ -396,16 +399,18 @@ func TestTraitor_ForgedConfiguration(t *testing.T) {
 			virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
 				k, boss := c.traitorous()
 				victim := k.honest()[0]
-				k.ask(boss, "a", "plan pay-1 coin-1")
+				k.ask(boss, "a", "plan pay-1 coin-1", "admit 5")
 				for _, m := range k.honest() {
-					c.certificate(m, 2)
+					c.certificate(m, 3)
 				}
 				changed := make(chan error, 1)
 				go func() { changed <- change(boss.raft, serverID(victim.id)) }()
-				time.Sleep(10 * time.Second)
-				for _, m := range k.honest() {
-					if n := len(voters(m.raft.GetConfiguration().Configuration())); n != 4 {
-						t.Errorf("member %d has %d voters", m.n, n)
+				for range 100 { // the traitor's own worker would mend it
+					time.Sleep(100 * time.Millisecond)
+					for _, m := range k.honest() {
+						if n := len(voters(m.raft.GetConfiguration().Configuration())); n != 4 {
+							t.Fatalf("member %d has %d voters", m.n, n)
+						}
 					}
 				}
 				// Without the traitor the honest ones are a majority as before.

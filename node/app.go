@@ -104,6 +104,9 @@ func (a *app) View() consensus.View {
 	if o := s.Opening; o != nil {
 		v.Opened = &consensus.Opened{Height: o.Height, Epoch: o.Epoch}
 	}
+	for _, m := range s.Followers() {
+		v.Followers = append(v.Followers, m.ID)
+	}
 	return v
 }
 

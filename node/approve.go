@@ -129,7 +129,9 @@ func (n *Node) world(v *ledger.State) world {
 	// A learner signs nothing: unheard, it stands at the end of every roster. And
 	// it may have said another price for a round it forgot.
 	learner := n.restored != ""
-	if n.prepared && !learner {
+	// A newcomer's clock says that it can be given its seat: it has the log, and a
+	// state that others vouch for.
+	if n.prepared && !learner && (v.Epoch().Has(n.self) || w.caughtUp && n.cons.Status().Unproven == 0) {
 		w.clock = uint64(time.Now().UnixMilli())
 	}
 	w.prices = map[string]ledger.PriceReport{}

@@ -86,8 +86,14 @@ func (n *Node) Status() api.NodeStatus {
 			"equivocations": s.Equivocated, "dir": n.cfg.Dir, "forked": s.Forked, "unproven": s.Unproven,
 		},
 	}
-	if s.Leading {
+	switch votes := slices.ContainsFunc(n.cons.Servers(), func(s consensus.Server) bool { return s.Member == n.self && s.Votes }); {
+	case s.Leading:
 		st.Role = "leader"
+	case !votes:
+		st.Role = "non-voter"
+	}
+	if !v.Epoch().Has(n.self) {
+		st.NotReady = append(st.NotReady, "this node holds no seat: "+n.waitsForSeat(v))
 	}
 	if s.HasLeader {
 		st.Leader = n.name(s.Leader)

@@ -17,11 +17,11 @@ import (
 // Config is what differs from node to node. What must be equal everywhere is
 // in genesis. Unknown keys of the file are errors.
 type Config struct {
-	Dir      string `toml:"-"`        // data directory: node.toml, genesis.cbor, identity, keystore, raft
-	Name     string `toml:"-"`        // from genesis
-	Listen   string `toml:"listen"`   // multiaddr of the one peer port
-	API      string `toml:"api"`      // host:port of the public HTTP listener
-	Operator string `toml:"operator"` // host:port of the operators' listener, loopback; empty: none
+	Dir      string `toml:"-"`              // data directory: node.toml, genesis.cbor, identity, keystore, raft
+	Name     string `toml:"name,omitempty"` // of a node that is not in the genesis; else the genesis says it
+	Listen   string `toml:"listen"`         // multiaddr of the one peer port
+	API      string `toml:"api"`            // host:port of the public HTTP listener
+	Operator string `toml:"operator"`       // host:port of the operators' listener, loopback; empty: none
 
 	Chains []ChainConfig `toml:"chain"`
 	Venues []string      `toml:"venues"` // public venues that are asked for prices: bitstamp, coinbase, kraken
@@ -38,7 +38,9 @@ type Config struct {
 	// which has to be a test network; "" in earnest, and no file can say otherwise.
 	TraitorOf string `toml:"-"`
 
-	Peers map[string]string `toml:"peers"` // member id → multiaddr, where it differs from genesis
+	// Peers are member id → multiaddr: where it differs from the ledger's, and from
+	// whom a node gets the log that knows no member of today.
+	Peers map[string]string `toml:"peers"`
 
 	FeeEvery   Duration `toml:"fee_every"`   // between fee attestations; default 60 s
 	AliveAfter Duration `toml:"alive_after"` // silence after which a peer counts as gone; default 750 ms

@@ -50,7 +50,7 @@ func TestDrill(t *testing.T) {
 				o := DrillOptions{Listen: addrs[i], Name: names[i], Wait: wait, Log: quietLog, testWorkFactor: 4}
 				for j := range names {
 					if j != i {
-						o.Peers = append(o.Peers, p2p.Peer{ID: p2p.ID(idOf(d.keys[j])), Addr: addrs[j]})
+						o.Peers = append(o.Peers, p2p.Peer{ID: p2p.ID(idOf(d.keys[j])), Addr: addrs[j], Role: p2p.Member})
 					}
 				}
 				results[i], errs[i] = Drill(context.Background(), files[i], o, by)

@@ -61,7 +61,8 @@ func generationOf(v *ledger.State, t keygenTask) *tss.Generation {
 	return g
 }
 
-// planActivations says which staged KeyShares the epoch in force makes active.
+// planActivations says which staged KeyShares the epoch in force makes active, for
+// its members.
 func planActivations(v *ledger.State) []keystore.ShareID {
 	var ids []keystore.ShareID
 	for _, k := range v.Keys.All() {
@@ -95,8 +96,11 @@ func (n *Node) keep(ctx context.Context) {
 				}
 			}()
 		}
+		if len(v.Changes) > 0 && v.Next == nil { // the sets are made before the session that wants them
+			n.readyPreParams(ctx)
+		}
 		for _, id := range planActivations(v) {
-			if active[id] {
+			if active[id] || !v.Epoch().Has(n.self) {
 				continue
 			}
 			switch err := n.keys.Activate(id); {
@@ -221,9 +225,27 @@ func (n *Node) prepare(ctx context.Context) {
 	n.setPrepared()
 }
 
+// readyPreParams has a set made in the background, unless one lies ready or is
+// being made.
+func (n *Node) readyPreParams(ctx context.Context) {
+	if have, err := n.keys.PreParams(); err != nil || have > 0 || !n.making.TryLock() {
+		return
+	}
+	n.making.Unlock()
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		if err := n.makePreParams(ctx); err != nil && ctx.Err() == nil {
+			n.log.Error("no pre-parameters for the next key shares", slog.Any("err", err))
+		}
+	}()
+}
+
 // makePreParams puts a set into the keystore's pool if it is empty. One that was
 // brought to a session is never used again.
 func (n *Node) makePreParams(ctx context.Context) error {
+	n.making.Lock()
+	defer n.making.Unlock()
 	have, err := n.keys.PreParams()
 	if err != nil || have > 0 {
 		return err

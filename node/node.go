@@ -61,6 +61,7 @@ type Node struct {
 	pace             pace // of supervise; tests are less patient
 	wg               sync.WaitGroup
 
+	making    sync.Mutex        // held while pre-parameters are made
 	screening *screening        // nil: none
 	fenceMu   sync.Mutex        // held while a chain is compared with the ledger
 	fences    map[string]*Fence // by chain; under fenceMu
@@ -136,11 +137,12 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		return nil, err
 	}
 	n.self = ledger.MemberID(n.key.Public().(ed25519.PublicKey))
-	seat := g.Epoch.Seat(n.self)
-	if seat < 0 {
-		return nil, fmt.Errorf("this node's identity %s holds no seat in the genesis", n.self)
+	switch seat := g.Epoch.Seat(n.self); {
+	case seat >= 0:
+		n.cfg.Name = g.Epoch.Members[seat].Name
+	case cfg.Name == "":
+		return nil, fmt.Errorf("this node's identity %s holds no seat in the genesis; one that is to join a running cluster is made by `coffer node join`", n.self)
 	}
-	n.cfg.Name = g.Epoch.Members[seat].Name
 	n.log = log.With(slog.String("node", n.cfg.Name))
 	n.judges = newVerifier(verifierWorkers(), n.reg)
 	if n.app, err = newApp(g, n.judges); err != nil {
@@ -168,18 +170,11 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	if err := n.loadKept(); err != nil {
 		return nil, err
 	}
-	var peers []p2p.Peer
 	var genesis []ledger.MemberID
 	for _, m := range g.Epoch.Members {
 		genesis = append(genesis, m.ID)
-		addr := m.Addr
-		if local, ok := cfg.Peers[m.ID.String()]; ok {
-			addr = local
-		}
-		if m.ID != n.self {
-			peers = append(peers, p2p.Peer{ID: p2p.ID(m.ID), Addr: addr})
-		}
 	}
+	peers := planPeers(n.app.state, cfg.Peers, nil, evictedFrom(n.app.state))
 	if n.peers, err = p2p.New(p2p.Config{Key: n.key, Listen: cfg.Listen, Peers: peers, AliveAfter: time.Duration(cfg.AliveAfter), Log: n.log}); err != nil {
 		return nil, err
 	}
@@ -261,7 +256,7 @@ func listen(addr string) (net.Listener, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows}
+	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows, n.followSeats}
 	for name, loop := range map[string]func(context.Context, func()){"attest": n.attest, "sign": n.sign, "broadcast": n.broadcast, "share": n.share} {
 		work = append(work, func(ctx context.Context) { n.supervise(ctx, name, loop) })
 	}
@@ -384,6 +379,11 @@ func (n *Node) name(m ledger.MemberID) string {
 	for _, e := range []ledger.Epoch{v.Epoch(), v.Genesis.Epoch} {
 		if i := e.Seat(m); i >= 0 {
 			return e.Members[i].Name
+		}
+	}
+	for _, s := range v.Seating() {
+		if s.Member.ID == m {
+			return s.Member.Name
 		}
 	}
 	return m.String()[:8]

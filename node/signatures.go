@@ -94,6 +94,11 @@ func (n *Node) receivers(v *ledger.State, a ledger.Attempt) map[ledger.MemberID]
 	for _, m := range v.Epoch().Members {
 		todo[m.ID] = m.ID != n.self
 	}
+	if v.Next != nil && a.Epoch == v.Next.Epoch.Number { // all of them say that they saw its test signatures
+		for _, m := range v.Next.Epoch.Members {
+			todo[m.ID] = m.ID != n.self
+		}
+	}
 	return todo
 }
 
@@ -193,6 +198,9 @@ func (n *Node) takeSignature(_ context.Context, from p2p.ID, body []byte) ([]byt
 		return nil, err
 	}
 	v, _ := n.app.now()
+	if m := ledger.MemberID(from); !v.Epoch().Has(m) && !(v.Next != nil && v.Next.Epoch.Has(m)) {
+		return nil, fmt.Errorf("%s holds no seat", m)
+	}
 	b, ok := v.Batches.Get(s.Batch)
 	if !ok {
 		return nil, fmt.Errorf("batch %d is not known here yet", s.Batch)

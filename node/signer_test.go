@@ -484,7 +484,7 @@ func TestPickTurn(t *testing.T) {
 		}
 		t.Cleanup(func() { h.Close() })
 		hosts = append(hosts, h)
-		peers = append(peers, p2p.Peer{ID: h.ID(), Addr: h.Addr()})
+		peers = append(peers, p2p.Peer{ID: h.ID(), Addr: h.Addr(), Role: p2p.Member})
 	}
 	for _, h := range hosts {
 		if err := h.SetPeers(append(slices.Clone(peers), p2p.Peer{ID: p2p.ID(idOf(c.keys[3])), Addr: "/ip4/127.0.0.1/tcp/1"})); err != nil {

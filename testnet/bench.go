@@ -229,7 +229,7 @@ func newBenchCluster(n, m int, sets []*keygen.LocalPreParams, inProcess bool) (_
 		}
 		c.signers = append(c.signers, s)
 		h.Handle(func(from p2p.ID, frame []byte) { _ = s.Receive(tss.PartyID(from), frame) }) // a refused frame shows as a session that fails
-		peers = append(peers, p2p.Peer{ID: p2p.ID(c.parties[i]), Addr: h.Addr()})
+		peers = append(peers, p2p.Peer{ID: p2p.ID(c.parties[i]), Addr: h.Addr(), Role: p2p.Member})
 	}
 	for _, h := range c.hosts {
 		if err := h.SetPeers(peers); err != nil {

@@ -37,7 +37,7 @@ that no chain understands. Exit code 3: wrong passphrase.`,
 				if !ok || err != nil || len(m) != len(ledger.MemberID{}) {
 					return usagef("peer %q: want MEMBER=MULTIADDR", p)
 				}
-				o.Peers = append(o.Peers, p2p.Peer{ID: p2p.ID(m), Addr: addr})
+				o.Peers = append(o.Peers, p2p.Peer{ID: p2p.ID(m), Addr: addr, Role: p2p.Member})
 			}
 			ids, err := keys.identities()
 			if err != nil {

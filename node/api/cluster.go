@@ -14,6 +14,7 @@ import (
 
 func (s *server) cluster(api huma.API) {
 	route(s, api, "get-cluster", "/v1/cluster", "What a client pins, and the cluster in figures", s.clusterInfo)
+	route(s, api, "get-genesis", "/v1/genesis", "The cluster's genesis, and where today's members listen", s.genesis)
 	route(s, api, "get-members", "/v1/members", "Seats of the epoch in force", s.memberList)
 	route(s, api, "get-chains", "/v1/chains", "Chains as attested, and as this node follows them", s.chainList)
 	route(s, api, "get-sessions", "/v1/sessions", "Signing sessions under way, as this node sees them", s.sessionList)

@@ -43,7 +43,7 @@ func TestEveryReadWaitsForWhatItIsAskedFor(t *testing.T) {
 		"/v1/accounts/{id}": account, "/v1/accounts/{id}/activities": account + "/activities", "/v1/accounts/{id}/history": account + "/history",
 		"/v1/accounts/{id}/inflows": account + "/inflows", "/v1/accounts/{id}/outflows": account + "/outflows",
 		"/v1/accounts/{id}/proof": account + "/proof",
-		"/v1/assets":              "/v1/assets", "/v1/certificates/{index}": "/v1/certificates/0", "/v1/chains": "/v1/chains", "/v1/cluster": "/v1/cluster",
+		"/v1/assets":              "/v1/assets", "/v1/certificates/{index}": "/v1/certificates/0", "/v1/chains": "/v1/chains", "/v1/cluster": "/v1/cluster", "/v1/genesis": "/v1/genesis",
 		"/v1/inflows/{id}": "/v1/inflows/" + last, "/v1/inflows/{id}/why": "/v1/inflows/" + last + "/why",
 		"/v1/liquidations": "/v1/liquidations", "/v1/liquidations/past": "/v1/liquidations/past",
 		"/v1/liquidations/{id}": "/v1/liquidations/" + number(liquidation), "/v1/liquidations/{id}/explain": "/v1/liquidations/" + number(liquidation) + "/explain",

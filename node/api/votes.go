@@ -228,6 +228,7 @@ func NewControl(b Controller, cfg Config) http.Handler {
 	}
 	huma.Register(api, post("vote", "/vote", "Propose, or vote yes or no"), c.vote)
 	huma.Register(api, post("pause", "/pause", "Pause all outflows for a while"), c.pause)
+	huma.Register(api, post("leave", "/leave", "Give up this node's seat"), c.leave)
 	huma.Register(api, post("resume", "/resume", "End this member's own pause"), c.resume)
 	return s.outer(s.private("", mux))
 }

@@ -14,8 +14,10 @@
 //	/coffer/submit/1   Request, HandleRequest   one stream per request
 //	/coffer/approve/1  Broadcast, HandleGossip  newest per kind and peer; heartbeat
 //
-// A peer marked as candidate (admitted, not yet a member) may receive raft
-// streams from us and is refused everything else.
+// A peer has a Role. Each stream is checked by it again, for its protocol: a
+// follower opens no raft stream and no session stream to us, a node that takes part
+// in a resharing no raft stream. Which of their gossip and requests counts is for
+// the handlers to judge.
 //
 // # Why not one session stream per (session, peer)
 //

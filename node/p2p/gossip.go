@@ -19,7 +19,7 @@ const (
 	kindHeartbeat    byte = 0
 )
 
-// Broadcast sends a body to all members, at once or when they connect. Of one
+// Broadcast sends a body to all peers, at once or when they connect. Of one
 // kind only the newest body waits for a peer that is slow or away, so what must
 // not be lost has to be sent again by the caller.
 func (h *Host) Broadcast(kind byte, body []byte) error {
@@ -27,18 +27,18 @@ func (h *Host) Broadcast(kind byte, body []byte) error {
 		return fmt.Errorf("broadcast: %w", err)
 	}
 	body = bytes.Clone(body)
-	for _, l := range h.members() {
+	for _, l := range h.all() {
 		l.gossip.put(kind, body)
 	}
 	return nil
 }
 
-// SendTo is Broadcast to one member.
+// SendTo is Broadcast to one peer.
 func (h *Host) SendTo(to ID, kind byte, body []byte) error {
 	if err := checkGossip(kind, body); err != nil {
 		return fmt.Errorf("gossip: %w", err)
 	}
-	l, err := h.member(to)
+	l, err := h.peer(to)
 	if err != nil {
 		return fmt.Errorf("gossip: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -29,9 +30,36 @@ import (
 
 // Peer is one entry of the allow-list.
 type Peer struct {
-	ID        ID
-	Addr      string // a multiaddr such as /ip4/10.0.0.2/tcp/7001; empty: it must dial us
-	Candidate bool   // admitted, not yet a member: it may receive raft streams, no more
+	ID   ID
+	Addr string // a multiaddr such as /ip4/10.0.0.2/tcp/7001; empty: it must dial us
+	Role Role
+}
+
+// Role is what a peer has part in. The order counts: who rises keeps its
+// connection, who falls is disconnected.
+type Role int32
+
+const (
+	// Follower gets the log and holds no seat: we open raft streams to it, it opens
+	// none to us. It hears and sends gossip, and what it asks is for the handlers to
+	// judge.
+	Follower Role = iota
+	// Resharing is a follower that takes part in making new key shares: session
+	// frames besides.
+	Resharing
+	// Member has part in everything.
+	Member
+)
+
+// may says whether a peer of this role may open streams of a protocol to us.
+func (r Role) may(id protocol.ID) bool {
+	switch id {
+	case raftProtocol:
+		return r == Member
+	case tssProtocol:
+		return r >= Resharing
+	}
+	return true
 }
 
 // Config is what a host needs to know at its start.
@@ -218,9 +246,9 @@ func (h *Host) Close() error {
 	return nil
 }
 
-// SetPeers replaces the allow-list. Peers that are gone from it, and those that
-// became or ceased to be candidates, are disconnected and what was queued for
-// them is dropped; the others keep their connections.
+// SetPeers replaces the allow-list. Peers that are gone from it, and those whose
+// role is lower than it was, are disconnected and what was queued for them is
+// dropped; the others keep their connections.
 func (h *Host) SetPeers(peers []Peer) error {
 	next, err := h.parsePeers(peers)
 	if err != nil {
@@ -234,7 +262,8 @@ func (h *Host) SetPeers(peers []Peer) error {
 	var gone []*link
 	for pid, l := range h.links {
 		p, stays := next[pid]
-		if stays && p.candidate == l.candidate {
+		if stays && p.role >= l.role() {
+			l.rank.Store(int32(p.role))
 			l.setAddr(p.addr)
 			continue
 		}
@@ -264,19 +293,17 @@ func (h *Host) SetPeers(peers []Peer) error {
 	for _, l := range fresh {
 		h.refresh(l.pid) // a connection may have come up since the list changed
 		h.run(func() { h.keepConnected(l) })
-		if !l.candidate {
-			h.run(func() { h.sendSession(l) })
-			h.run(func() { h.sendGossip(l) })
-			h.run(func() { h.deliverGossip(l) })
-		}
+		h.run(func() { h.sendSession(l) })
+		h.run(func() { h.sendGossip(l) })
+		h.run(func() { h.deliverGossip(l) })
 	}
 	return nil
 }
 
 type parsedPeer struct {
-	id        ID
-	addr      ma.Multiaddr
-	candidate bool
+	id   ID
+	addr ma.Multiaddr
+	role Role
 }
 
 func (h *Host) parsePeers(peers []Peer) (map[peer.ID]parsedPeer, error) {
@@ -298,7 +325,7 @@ func (h *Host) parsePeers(peers []Peer) (map[peer.ID]parsedPeer, error) {
 				return nil, fmt.Errorf("peer %s: %w", pid, err)
 			}
 		}
-		out[pid] = parsedPeer{id: p.ID, addr: addr, candidate: p.Candidate}
+		out[pid] = parsedPeer{id: p.ID, addr: addr, role: p.Role}
 	}
 	if len(out) > MaxPeers {
 		return nil, fmt.Errorf("%d: %w", len(out), ErrTooManyPeers)
@@ -307,6 +334,15 @@ func (h *Host) parsePeers(peers []Peer) (map[peer.ID]parsedPeer, error) {
 }
 
 var errNotTCP = errors.New("want an address such as /ip4/127.0.0.1/tcp/7001")
+
+// CheckAddr says what is wrong with a peer's address; empty is fine.
+func CheckAddr(text string) error {
+	if text == "" {
+		return nil
+	}
+	_, err := tcpAddr(text)
+	return err
+}
 
 // tcpAddr parses a multiaddr of exactly a host and a TCP port.
 func tcpAddr(text string) (ma.Multiaddr, error) {
@@ -398,28 +434,23 @@ func (h *Host) peer(id ID) (*link, error) {
 	return l, nil
 }
 
-// member is peer for the protocols that a candidate has no part in.
-func (h *Host) member(id ID) (*link, error) {
+// sessionPeer is peer for session frames, in which a follower has no part.
+func (h *Host) sessionPeer(id ID) (*link, error) {
 	l, err := h.peer(id)
 	if err != nil {
 		return nil, err
 	}
-	if l.candidate {
-		return nil, fmt.Errorf("%s is a candidate: %w", l.pid, ErrNotMember)
+	if !l.role().may(tssProtocol) {
+		return nil, fmt.Errorf("%s only follows: %w", l.pid, ErrNotMember)
 	}
 	return l, nil
 }
 
-// members returns the links of all members, in the order of their ids.
-func (h *Host) members() []*link {
+// all returns the links of all peers, in the order of their ids.
+func (h *Host) all() []*link {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	var out []*link
-	for _, l := range h.links {
-		if !l.candidate {
-			out = append(out, l)
-		}
-	}
+	out := slices.Collect(maps.Values(h.links))
 	slices.SortFunc(out, func(a, b *link) int { return bytes.Compare(a.id[:], b.id[:]) })
 	return out
 }
@@ -462,8 +493,7 @@ func (h *Host) serve(id protocol.ID, perPeer int, handle func(*link, network.Str
 		}
 		defer h.wg.Done()
 		l := h.link(s.Conn().RemotePeer())
-		// Candidates open no stream: raft's leader dials them.
-		if l == nil || l.candidate {
+		if l == nil || !l.role().may(id) {
 			h.refuse(RefusedNotMember, "peer", s.Conn().RemotePeer(), "protocol", id)
 			_ = s.Reset()
 			return

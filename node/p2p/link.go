@@ -18,11 +18,11 @@ import (
 // link is everything the host holds for one peer of the list. It lives as long
 // as the peer is listed, through any number of connections.
 type link struct {
-	id        ID
-	pid       peer.ID
-	candidate bool
-	ctx       context.Context // ends when the peer is removed or the host closes
-	cancel    context.CancelFunc
+	id     ID
+	pid    peer.ID
+	rank   atomic.Int32    // its Role
+	ctx    context.Context // ends when the peer is removed or the host closes
+	cancel context.CancelFunc
 
 	heard atomic.Int64 // time of the last gossip frame since the host's start; 0: never
 
@@ -48,7 +48,7 @@ type link struct {
 func newLink(ctx context.Context, pid peer.ID, p parsedPeer) *link {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &link{
-		id: p.id, pid: pid, candidate: p.candidate, addr: p.addr,
+		id: p.id, pid: pid, addr: p.addr,
 		ctx: ctx, cancel: cancel,
 		changed:  make(chan struct{}),
 		open:     map[protocol.ID]int{},
@@ -57,10 +57,13 @@ func newLink(ctx context.Context, pid peer.ID, p parsedPeer) *link {
 		gossip:   newMailbox(),
 		gossiped: newMailbox(),
 	}
+	l.rank.Store(int32(p.role))
 	// Names this queue to the receiver, which forgets the numbers of an older one.
 	_, _ = rand.Read(l.out.name[:])
 	return l
 }
+
+func (l *link) role() Role { return Role(l.rank.Load()) }
 
 func (l *link) isUp() bool {
 	l.mu.Lock()
@@ -257,7 +260,7 @@ func (h *Host) watchSilence() {
 			return
 		case <-ticker.C:
 		}
-		for _, l := range h.members() {
+		for _, l := range h.all() {
 			since, up := l.upFor()
 			heard := h.start.Add(time.Duration(l.heard.Load()))
 			if heard.After(since) {

@@ -95,7 +95,7 @@ func mesh(t *testing.T, n int) []*Host {
 
 func peersOf(hosts ...*Host) (peers []Peer) {
 	for _, h := range hosts {
-		peers = append(peers, Peer{ID: h.ID(), Addr: h.Addr()})
+		peers = append(peers, Peer{ID: h.ID(), Addr: h.Addr(), Role: Member})
 	}
 	return peers
 }
@@ -225,7 +225,7 @@ func TestConfigRefusals(t *testing.T) {
 	}
 	var many []Peer
 	for i := range MaxPeers + 1 {
-		many = append(many, Peer{ID: idOf(testKey(fmt.Sprint(i)))})
+		many = append(many, Peer{ID: idOf(testKey(fmt.Sprint(i))), Role: Member})
 	}
 	if err := h.SetPeers(many); !errors.Is(err, ErrTooManyPeers) {
 		t.Errorf("%d peers give %v", len(many), err)
@@ -294,27 +294,65 @@ func TestRemovedMemberIsDisconnected(t *testing.T) {
 	await(t, "it is back", func() bool { return hosts[0].Alive(hosts[1].ID()) && hosts[1].Connected(hosts[0].ID()) })
 }
 
-func TestCandidateMayOnlyReceiveRaft(t *testing.T) {
-	member, candidate := newTestHost(t, "member", silenceReset), newTestHost(t, "candidate", silenceReset)
-	if err := candidate.SetPeers(peersOf(member)); err != nil {
+// A node without a seat has part in what its role says, and rises without losing
+// its connection.
+func TestRoles(t *testing.T) {
+	member, newcomer := newTestHost(t, "member", silenceReset), newTestHost(t, "newcomer", silenceReset)
+	if err := newcomer.SetPeers(peersOf(member)); err != nil {
 		t.Fatal(err)
 	}
-	if err := member.SetPeers([]Peer{{ID: candidate.ID(), Addr: candidate.Addr(), Candidate: true}}); err != nil {
-		t.Fatal(err)
+	as := func(r Role) {
+		t.Helper()
+		if err := member.SetPeers([]Peer{{ID: newcomer.ID(), Addr: newcomer.Addr(), Role: r}}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	await(t, "connection", func() bool { return member.Connected(candidate.ID()) && candidate.Connected(member.ID()) })
-	if err := member.Send(context.Background(), candidate.ID(), nil); !errors.Is(err, ErrNotMember) {
-		t.Fatalf("session frame to a candidate: %v", err)
+	as(Follower)
+	await(t, "connection", func() bool { return member.Connected(newcomer.ID()) && newcomer.Connected(member.ID()) })
+	await(t, "heartbeats", func() bool { return member.Alive(newcomer.ID()) && newcomer.Alive(member.ID()) })
+	if err := member.Send(context.Background(), newcomer.ID(), nil); !errors.Is(err, ErrNotMember) {
+		t.Fatalf("session frame to a follower: %v", err)
 	}
-	if _, err := candidate.Request(context.Background(), member.ID(), 1, nil); err == nil {
-		t.Fatal("a candidate's request is answered")
+	refuses := func(id protocol.ID) bool {
+		t.Helper()
+		before := member.Refused(RefusedNotMember)
+		s, err := newcomer.host.NewStream(t.Context(), member.pid, id)
+		if err == nil {
+			_, _ = s.Write([]byte("x"))
+			_ = s.SetReadDeadline(time.Now().Add(time.Second))
+			_, _ = s.Read(make([]byte, 1))
+			_ = s.Reset()
+		}
+		return member.Refused(RefusedNotMember) > before
 	}
-	if member.Refused(RefusedNotMember) == 0 {
-		t.Fatal("the refusal is not counted")
+	if !refuses(raftProtocol) || !refuses(tssProtocol) {
+		t.Fatal("a follower opens raft or session streams")
 	}
-	address, err := RaftAddress(candidate.ID())
+	member.HandleRequest(1, func(context.Context, ID, []byte) ([]byte, error) { return []byte("yes"), nil })
+	if b, err := newcomer.Request(t.Context(), member.ID(), 1, nil); err != nil || string(b) != "yes" {
+		t.Fatalf("a follower's request: %q, %v", b, err)
+	}
+
+	since, _ := member.link(newcomer.pid).upFor()
+	as(Resharing)
+	if refuses(tssProtocol) || !refuses(raftProtocol) {
+		t.Fatal("a node that takes part in a resharing: no session streams, or raft streams")
+	}
+	as(Member)
+	if refuses(raftProtocol) {
+		t.Fatal("a member opens no raft stream")
+	}
+	if now, up := member.link(newcomer.pid).upFor(); !up || !now.Equal(since) {
+		t.Fatal("it rose and lost its connection")
+	}
+	address, err := RaftAddress(newcomer.ID())
 	if err != nil {
 		t.Fatal(err)
+	}
+	as(Follower)
+	await(t, "connection", func() bool { return member.Connected(newcomer.ID()) && newcomer.Connected(member.ID()) })
+	if !refuses(raftProtocol) {
+		t.Fatal("it fell and opens raft streams")
 	}
 	c, err := member.Raft().Dial(address, patience)
 	if err != nil {
@@ -324,7 +362,7 @@ func TestCandidateMayOnlyReceiveRaft(t *testing.T) {
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	in, err := candidate.Raft().Accept()
+	in, err := newcomer.Raft().Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +454,7 @@ func TestSilentPeerIsDropped(t *testing.T) {
 	mute := testKey("mute")
 	gone := make(chan ID, 1)
 	h.OnDisconnect(func(id ID) { gone <- id })
-	if err := h.SetPeers([]Peer{{ID: idOf(mute)}}); err != nil {
+	if err := h.SetPeers([]Peer{{ID: idOf(mute), Role: Member}}); err != nil {
 		t.Fatal(err)
 	}
 	s := stranger(t, mute)

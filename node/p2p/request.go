@@ -59,7 +59,7 @@ func (h *Host) Request(ctx context.Context, to ID, kind byte, body []byte) ([]by
 	if len(body) > MaxRequest {
 		return nil, fmt.Errorf("request of %d bytes: %w", len(body), ErrTooLarge)
 	}
-	l, err := h.member(to)
+	l, err := h.peer(to)
 	if err != nil {
 		return nil, fmt.Errorf("request: %w", err)
 	}

@@ -36,7 +36,7 @@ func (h *Host) Send(ctx context.Context, to ID, frame []byte) error {
 	if len(frame) > MaxFrame {
 		return fmt.Errorf("send %d bytes: %w", len(frame), ErrTooLarge)
 	}
-	l, err := h.member(to)
+	l, err := h.sessionPeer(to)
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
 	}

@@ -22,7 +22,7 @@ func rogue(t *testing.T) (*Host, host.Host, ID) {
 	t.Helper()
 	h := newTestHost(t, t.Name(), silenceReset)
 	key := testKey("rogue " + t.Name())
-	if err := h.SetPeers([]Peer{{ID: idOf(key)}}); err != nil {
+	if err := h.SetPeers([]Peer{{ID: idOf(key), Role: Member}}); err != nil {
 		t.Fatal(err)
 	}
 	s := stranger(t, key)
@@ -110,7 +110,7 @@ func TestFramesWaitForHandle(t *testing.T) {
 func TestSendRefusals(t *testing.T) {
 	h := newTestHost(t, "sender", silenceReset)
 	away := idOf(testKey("away"))
-	if err := h.SetPeers([]Peer{{ID: away}}); err != nil {
+	if err := h.SetPeers([]Peer{{ID: away, Role: Member}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.Background()

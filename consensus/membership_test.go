@@ -1,0 +1,275 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/coffer-network/coffer/ledger"
+)
+
+// servers is m's configuration in words: "0 1 2 (4)", in parentheses who does not
+// vote.
+func (c *cluster) servers(m *member) (text string) {
+	for _, k := range c.members {
+		for _, s := range m.Servers() {
+			if s.Member == k.id && s.Votes {
+				text += fmt.Sprint(k.n, " ")
+			} else if s.Member == k.id {
+				text += fmt.Sprintf("(%d) ", k.n)
+			}
+		}
+	}
+	return text
+}
+
+func (c *cluster) configured(want string, ms ...*member) {
+	c.t.Helper()
+	for _, m := range ms {
+		c.eventually(fmt.Sprintf("member %d: %s", m.n, want), func() bool { return m.up() && c.servers(m) == want })
+	}
+}
+
+// A node is admitted and gets the log; with the flip it votes, and who lost its
+// seat goes, be it the leader. Each time the rest is a majority as before.
+func TestMembership_Replace(t *testing.T) {
+	for name, leaves := range map[string]bool{"a follower goes": false, "the leader goes": true} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
+				c.start(c.members...)
+				for i := range 3 * toyRoots {
+					c.submit(c.leader(), fmt.Sprint("x ", i))
+				}
+				old, stay := c.members[3], slices.Clone(c.members[:3])
+				fresh := c.newMember(4)
+				c.start(fresh) // before anybody voted for it
+				time.Sleep(10 * time.Second)
+				if fresh.Height() != 0 {
+					t.Fatalf("a stranger is at height %d", fresh.Height())
+				}
+				c.submit(c.leader(), "admit 4")
+				c.configured("0 1 2 3 (4) ", c.members...)
+				c.agree(c.leader().Height(), c.members...)
+
+				// Nothing but attestations comes through it.
+				c.eventually("it knows the leader", func() bool { _, ok := fresh.Leader(); return ok })
+				if _, err := fresh.Submit(t.Context(), []byte("y")); !errors.Is(err, ErrRefused) {
+					t.Errorf("a client's command through a follower: %v", err)
+				}
+				if _, err := fresh.ReadIndex(t.Context()); !errors.Is(err, ErrRefused) {
+					t.Errorf("a read index for a follower: %v", err)
+				}
+				c.submit(fresh, "fact of its own")
+
+				c.submit(c.leader(), "open")
+				time.Sleep(2 * voterLagFor)
+				c.configured("0 1 2 3 (4) ", c.members...) // opened is not in force
+				if leads := c.leader(); (leads == old) != leaves {
+					to := old
+					if !leaves {
+						to = stay[0]
+					}
+					if err := leads.raft.LeadershipTransferToServer(serverID(to.id), raft.ServerAddress(address(to.id))).Error(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				c.submit(c.leader(), "flip")
+				in := append(stay, fresh)
+				flipped := time.Now()
+				c.leader(in...)
+				if d := time.Since(flipped); d > 2*followEvery+200*time.Millisecond {
+					t.Errorf("a member leads %s after the flip", d)
+				}
+				c.configured("0 1 2 4 ", in...)
+				if c.leader(in...) == old {
+					t.Error("who holds no seat leads")
+				}
+				c.submit(c.leader(in...), "later")
+				c.stop(old, in[0])
+				c.submit(c.leader(in[1:]...), "with one of four down")
+				c.agree(c.leader(in[1:]...).Height(), in[1:]...)
+				c.start(in[0]) // replays all of it
+				c.agree(c.leader(in...).Height(), in...)
+				c.configured("0 1 2 4 ", in...)
+			})
+		})
+	}
+}
+
+// A newcomer that cannot be reached gets no vote: it would only cost a majority.
+func TestMembership_WaitsForNewcomer(t *testing.T) {
+	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		fresh := c.newMember(4)
+		for _, tx := range []string{"admit 4", "open", "flip"} {
+			c.submit(c.leader(), tx)
+		}
+		time.Sleep(time.Minute)
+		in := c.members[:3]
+		// The seat that was taken stays empty, and who lost its own is out.
+		c.configured("0 1 2 (4) ", in...)
+		c.start(fresh)
+		c.agree(c.leader(in...).Height(), fresh)
+		c.configured("0 1 2 4 ", append(slices.Clone(in), fresh)...)
+	})
+}
+
+// Whoever leads next goes on where the last one stopped.
+func TestMembership_LeaderDies(t *testing.T) {
+	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		fresh := c.newMember(4)
+		c.submit(c.leader(), "admit 4")
+		c.start(fresh)
+		c.configured("0 1 2 3 (4) ", c.members...)
+		c.submit(c.leader(c.members[:4]...), "open")
+		c.submit(c.leader(c.members[:4]...), "flip")
+		boss := c.leader(c.members[:4]...)
+		c.stop(boss)
+		var rest []*member
+		for _, m := range c.others(boss) {
+			if m != c.members[3] {
+				rest = append(rest, m)
+			}
+		}
+		c.configured("0 1 2 4 ", rest...)
+	})
+}
+
+// A candidate that is dropped leaves; one that comes back is added again, and a
+// node that replays the log takes each entry although its ledger has moved on.
+func TestMembership_DroppedCandidate(t *testing.T) {
+	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		fresh := c.newMember(4)
+		c.start(fresh)
+		late := c.follower()
+		c.stop(late)
+		rest := c.others(late)
+		rest = rest[:3]
+		for range 3 {
+			c.submit(c.leader(rest...), "admit 4")
+			c.configured("0 1 2 3 (4) ", rest...)
+			c.submit(c.leader(rest...), "drop 4")
+			c.configured("0 1 2 3 ", rest...)
+		}
+		c.start(late)
+		c.agree(c.leader(rest...).Height(), late)
+		c.configured("0 1 2 3 ", late)
+	})
+}
+
+// The leader proposed by its state, and the command that says otherwise stands
+// before the entry in the log: a follower that has applied it takes the entry.
+func TestMembership_EntryBehindItsReason(t *testing.T) {
+	at := applied{View: View{Height: 10, Epoch: epochOf(0, 0, 1, 2, 3), Followers: []ledger.MemberID{keyed("4")}}}
+	base := conf("0", "1", "2", "3")
+	next := conf("0", "1", "2", "3")
+	next.Servers = append(next.Servers, raft.Server{ID: serverID(keyed("4")), Address: raft.ServerAddress(address(keyed("4"))), Suffrage: raft.Nonvoter})
+	if err := at.allows(base, next, address); err != nil {
+		t.Fatal(err)
+	}
+	dropped := View{Height: 11, Epoch: at.Epoch}
+	at = applied{View: dropped, gone: at.ended(dropped)}
+	if err := at.allows(base, next, address); err != nil {
+		t.Errorf("dropped a height ago: %v", err)
+	}
+	at.Height += goneHeights + 1
+	if err := at.allows(base, next, address); !errors.Is(err, errConfiguration) {
+		t.Errorf("dropped long ago: %v", err)
+	}
+}
+
+func conf(voters ...string) (c raft.Configuration) {
+	for _, v := range voters {
+		c.Servers = append(c.Servers, raft.Server{ID: serverID(keyed(v)), Address: raft.ServerAddress(address(keyed(v)))})
+	}
+	return c
+}
+
+// What follows from the ledger, case by case.
+func TestAllowedConfigurations(t *testing.T) {
+	epoch := epochOf(1, 0, 1, 2, 4) // 3 lost its seat to 4; 5 is admitted
+	at := applied{View: View{Height: 1 << 20, Epoch: epoch, Followers: []ledger.MemberID{keyed("5")}}}
+	before, after := conf("0", "1", "2", "3"), conf("0", "1", "2", "3", "4")
+	non := func(c raft.Configuration, who string) raft.Configuration {
+		c = c.Clone()
+		return raft.Configuration{Servers: append(c.Servers, raft.Server{ID: serverID(keyed(who)), Address: raft.ServerAddress(address(keyed(who))), Suffrage: raft.Nonvoter})}
+	}
+	elsewhere := before.Clone()
+	elsewhere.Servers[0].Address = "elsewhere"
+	twice := before.Clone()
+	twice.Servers = append(twice.Servers, twice.Servers[0])
+	for name, x := range map[string]struct {
+		base, next raft.Configuration
+		want       error
+	}{
+		"as it was":                       {before, before, nil},
+		"the new member votes":            {before, after, nil},
+		"then the old one goes":           {after, conf("0", "1", "2", "4"), nil},
+		"or follows":                      {after, non(conf("0", "1", "2", "4"), "3"), nil},
+		"both at once":                    {before, conf("0", "1", "2", "4"), nil},
+		"the old one comes back":          {conf("0", "1", "2", "4"), after, errConfiguration},
+		"the candidate follows":           {before, non(before, "5"), nil},
+		"the candidate votes":             {before, conf("0", "1", "2", "3", "5"), errConfiguration},
+		"a follower becomes a voter":      {non(before, "5"), conf("0", "1", "2", "3", "5"), errConfiguration},
+		"a stranger follows":              {before, non(before, "9"), errConfiguration},
+		"a stranger votes":                {before, conf("0", "1", "2", "3", "9"), errConfiguration},
+		"a member goes":                   {after, conf("0", "1", "3", "4"), errVoters},
+		"a member votes not":              {before, non(conf("1", "2", "3"), "0"), errVoters},
+		"the new member goes again":       {after, before, errVoters},
+		"the new member waits for a vote": {before, non(before, "4"), nil},
+		"a member is elsewhere":           {before, elsewhere, errConfiguration},
+		"a member is there twice":         {before, twice, errConfiguration},
+		"nobody":                          {before, raft.Configuration{}, errConfiguration},
+	} {
+		if err := at.allows(x.base, x.next, address); !errors.Is(err, x.want) {
+			t.Errorf("%s: %v, want %v", name, err, x.want)
+		}
+	}
+}
+
+// A leader that was elected takes back a configuration that was never committed.
+// What it puts there is compared with what was before, not with what it takes back.
+func TestFence_ReplacedConfiguration(t *testing.T) {
+	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		for _, tx := range []string{"admit 4", "open", "flip"} {
+			c.submit(c.leader(), tx)
+		}
+		time.Sleep(time.Minute)
+		in := c.members[:3] // 4 holds a seat and never comes up
+		f := in[0]
+		if c.leader(in...) == f {
+			f = in[1]
+		}
+		c.cut(f, true)
+		last, err := f.log.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var prev raft.Log
+		if err := f.log.GetLog(last, &prev); err != nil {
+			t.Fatal(err)
+		}
+		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(c.leader(c.others(f)...).id)), Addr: []byte("liar")}
+		send := func(term uint64, servers raft.Configuration) error {
+			return f.rpc(&raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: last, PrevLogTerm: prev.Term,
+				Entries: []*raft.Log{{Index: last + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(servers)}}})
+		}
+		term, was := f.term()+1, f.raft.GetConfiguration().Configuration()
+		if err := send(term, conf("0", "1", "2", "4")); err != nil {
+			t.Fatalf("the new member votes: %v", err)
+		}
+		if err := send(term+1, conf("0", "1", "4")); !errors.Is(err, errVoters) {
+			t.Errorf("a member goes in the place of another entry: %v", err)
+		}
+		if err := send(term+2, was); err != nil {
+			t.Errorf("it does not vote after all: %v", err)
+		}
+	})
+}

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coffer-network/coffer/consensus"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/p2p"
+)
+
+// planPeers says who may connect, in which role, by the ledger (spec: consensus §4):
+//
+//	of the epoch in force                      member
+//	of the one being prepared or opened        resharing
+//	admitted, or gone and not wiped yet        follower
+//	raft's voters that have just lost a seat   member, until raft's leader took them out
+//	anybody else                               not
+//
+// Who was evicted is cut off with the flip. listed are the peers of node.toml: their
+// addresses come before the ledger's, and one that this ledger never heard of may
+// connect too, since a node that is far behind knows none of today's members and
+// has to get the log from one of them.
+func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Server, evicted func(ledger.MemberID) bool) []p2p.Peer {
+	var out []p2p.Peer
+	add := func(m ledger.Member, as p2p.Role) {
+		id := p2p.ID(m.ID)
+		if slices.ContainsFunc(out, func(p p2p.Peer) bool { return p.ID == id }) {
+			return
+		}
+		if local, ok := listed[m.ID.String()]; ok {
+			m.Addr = local
+		}
+		if p2p.CheckAddr(m.Addr) != nil {
+			m.Addr = "" // voted for all the same: it may dial us
+		}
+		if _, err := p2p.PeerID(id); err == nil {
+			out = append(out, p2p.Peer{ID: id, Addr: m.Addr, Role: as})
+		}
+	}
+	for _, m := range v.Epoch().Members {
+		add(m, p2p.Member)
+	}
+	if n := v.Next; n != nil {
+		for _, m := range n.Epoch.Members {
+			add(m, p2p.Resharing)
+		}
+	}
+	voting := func(m ledger.MemberID) bool {
+		return slices.ContainsFunc(servers, func(s consensus.Server) bool { return s.Member == m && s.Votes })
+	}
+	known := map[ledger.MemberID]bool{}
+	for _, e := range v.Epochs {
+		for _, m := range e.Members {
+			known[m.ID] = true
+			if voting(m.ID) && !evicted(m.ID) {
+				add(m, p2p.Member)
+			}
+		}
+	}
+	for _, m := range v.Followers() {
+		add(m, p2p.Follower)
+	}
+	for text := range listed {
+		if id, ok := memberID(text); ok && !known[id] {
+			add(ledger.Member{ID: id}, p2p.Member)
+		}
+	}
+	slices.SortFunc(out, func(a, b p2p.Peer) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return out[:min(len(out), p2p.MaxPeers)]
+}
+
+// evictedFrom says whom the flip to the epoch in force threw out.
+func evictedFrom(v *ledger.State) func(ledger.MemberID) bool {
+	n := len(v.Epochs)
+	info, _ := v.Infos.Get(v.Epoch().Number)
+	return func(m ledger.MemberID) bool {
+		return n > 1 && info.Evicted && v.Epochs[n-2].Has(m) && !v.Epochs[n-1].Has(m)
+	}
+}
+
+func memberID(text string) (id ledger.MemberID, ok bool) {
+	return id, id.UnmarshalText([]byte(strings.ToLower(text))) == nil
+}
+
+// followSeats keeps the allow-list of peers as the ledger has it.
+func (n *Node) followSeats(ctx context.Context) {
+	tick := time.NewTicker(500 * time.Millisecond) // raft's configuration changes without the ledger
+	defer tick.Stop()
+	var last []p2p.Peer
+	var seat ledger.SeatState
+	for {
+		v, changed := n.app.now()
+		if peers := planPeers(v, n.cfg.Peers, n.cons.Servers(), evictedFrom(v)); !slices.Equal(peers, last) {
+			if err := n.peers.SetPeers(peers); err != nil {
+				n.log.Error("list of peers does not follow the ledger", slog.Any("err", err))
+			} else {
+				last = peers
+			}
+		}
+		if is := seatOf(v, n.self); is != seat {
+			if seat = is; seat == "" {
+				seat = "none"
+			}
+			if is != ledger.SeatActive {
+				n.log.Info("this node's seat", slog.String("state", string(seat)))
+			}
+			seat = is
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-changed:
+			select { // commands come by the hundred
+			case <-ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// seatOf is where a node stands; empty: the ledger does not know it.
+func seatOf(v *ledger.State, m ledger.MemberID) ledger.SeatState {
+	if v.Epoch().Has(m) && v.Next == nil && len(v.Changes) == 0 {
+		return ledger.SeatActive // nearly always, and cheap
+	}
+	for _, s := range v.Seating() {
+		if s.Member.ID == m {
+			return s.State
+		}
+	}
+	return ""
+}
+
+// waitsForSeat says in words what stands between this node and a seat.
+func (n *Node) waitsForSeat(v *ledger.State) string {
+	switch seatOf(v, n.self) {
+	case ledger.SeatCandidate:
+		return "it stands in an open vote"
+	case ledger.SeatAdmitted:
+		return "it was admitted and follows the log"
+	case ledger.SeatResharing:
+		return "key shares are being made for it"
+	case ledger.SeatRetired:
+		return "it was a member"
+	}
+	return "no vote has admitted it, as far as its log goes"
+}

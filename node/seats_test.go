@@ -1,0 +1,71 @@
+package node
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/coffer-network/coffer/consensus"
+	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node/p2p"
+)
+
+// Who may connect, and as what, by where the ledger says that everybody stands.
+func TestPeersFollowTheLedger(t *testing.T) {
+	node := func(b byte, addr string) ledger.Member {
+		return ledger.Member{ID: ledger.MemberID{b}, Name: string(rune('a' + b)), Operator: string(rune('A' + b)), Addr: addr}
+	}
+	const at = "/ip4/10.0.0.1/tcp/7001"
+	epoch := func(number uint64, ms ...byte) ledger.Epoch {
+		e := ledger.Epoch{Number: number, F: 1, M: 3, FactQuorum: 3}
+		for _, b := range ms {
+			e.Members = append(e.Members, node(b, at))
+		}
+		return e
+	}
+	v := &ledger.State{
+		Epochs:  []ledger.Epoch{epoch(0, 1, 2, 3, 4), epoch(1, 1, 2, 3, 4), epoch(2, 1, 2, 5, 6)}, // 3 and 4 are gone
+		Changes: []ledger.SeatChange{{Kind: ledger.ChangeAdmit, In: &ledger.Member{ID: ledger.MemberID{8}, Addr: "nonsense"}}},
+		Next:    &ledger.NextEpoch{Epoch: epoch(3, 1, 2, 5, 6, 7)},
+	}
+	votes := func(ids ...byte) (ss []consensus.Server) {
+		for _, b := range ids {
+			ss = append(ss, consensus.Server{Member: ledger.MemberID{b}, Votes: true})
+		}
+		return ss
+	}
+	listed := map[string]string{
+		ledger.MemberID{1}.String(): "/ip4/10.9.9.9/tcp/1", ledger.MemberID{4}.String(): at, ledger.MemberID{9}.String(): at, "noise": at,
+	}
+	for name, x := range map[string]struct {
+		servers []consensus.Server
+		evicted byte
+		want    map[byte]p2p.Role
+	}{
+		"raft still has who left": {votes(1, 2, 3, 5, 6), 0, map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 3: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
+		"raft has let it go":      {votes(1, 2, 5, 6), 0, map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
+		"it was evicted":          {votes(1, 2, 3, 5, 6), 3, map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
+	} {
+		got := map[byte]p2p.Role{}
+		ps := planPeers(v, listed, x.servers, func(m ledger.MemberID) bool { return m[0] == x.evicted })
+		for _, p := range ps {
+			got[p.ID[0]] = p.Role
+			if err := p2p.CheckAddr(p.Addr); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if want, ok := listed[ledger.MemberID(p.ID).String()]; ok && p.Addr != want {
+				t.Errorf("%s: node %d at %q, node.toml says %q", name, p.ID[0], p.Addr, want)
+			}
+		}
+		if len(got) != len(x.want) || len(ps) != len(got) {
+			t.Errorf("%s: %v, want %v", name, got, x.want)
+		}
+		for b, want := range x.want {
+			if r, ok := got[b]; !ok || r != want {
+				t.Errorf("%s: node %d is %d, want %d", name, b, r, want)
+			}
+		}
+		if !slices.IsSortedFunc(ps, func(a, b p2p.Peer) int { return slices.Compare(a.ID[:], b.ID[:]) }) {
+			t.Errorf("%s: not in order", name)
+		}
+	}
+}
