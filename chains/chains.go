@@ -116,7 +116,11 @@ type View struct {
 	Sequence func(address string) (next uint64, ours bool) // Ethereum: next sequence of a sender of ours; nil: none
 	Floats   []string                                      // Ethereum: vault addresses whose native balance is asked
 	Vaults   []string                                      // Ethereum: all vault addresses, for Custody
-	Counted  func(inflow string) bool                      // the ledger has this inflow: it need not be shown for ever; nil: none
+	// Native judges the balance of a deposit address in the chain's own coin at a
+	// final height: what the address received in all, if that is more than the
+	// ledger has counted (Ethereum); nil: nobody asks.
+	Native  func(address string, height uint64, balance fixed.Int) (received fixed.Int, word ledger.NativeWord)
+	Counted func(inflow string) bool // the ledger has this inflow: it need not be shown for ever; nil: none
 }
 
 // Watched is the addresses of ours on one chain. Each has a number that never

@@ -59,6 +59,9 @@ func (s *State) Check() error {
 	if err := s.checkSolvency(); err != nil {
 		return err
 	}
+	if err := s.checkNative(); err != nil {
+		return err
+	}
 	if err := s.checkTiers(); err != nil {
 		return err
 	}
@@ -224,7 +227,10 @@ func (s *State) checkIndexes() error {
 	}
 	for key, ids := range s.Waiting.all() {
 		for _, id := range ids {
-			if in, ok := s.Inflows.get(id); !ok || in.State != InflowWaiting || in.Address+"/"+in.Asset != key {
+			in, ok := s.Inflows.get(id)
+			a, _ := s.Genesis.Asset(in.Asset)
+			credited := in.State == InflowCredited || in.State == InflowSuspense
+			if !ok || in.Address+"/"+in.Asset != key || in.State != InflowWaiting && !(a.isNative() && credited) {
 				return fmt.Errorf("waiting at %s: inflow %s is in state %d", key, id, in.State)
 			}
 		}

@@ -43,6 +43,9 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 	if !ok || w.Account == "" {
 		return NotAllowed // third-party and unknown scripts are never credited
 	}
+	if a.isNative() {
+		return x.nativeInflow(m, w, f)
+	}
 	if s.Counted(f.ID) {
 		return DuplicateInflow
 	}
@@ -160,6 +163,9 @@ func (x *execution) planSweep(key string) Code {
 	first := s.Inflows.at(ids[0])
 	a, _ := s.Genesis.Asset(first.Asset)
 	sender := s.Senders.at(first.Address)
+	if a.isNative() {
+		return x.planNativeSweep(key, ids)
+	}
 	if s.HaltOf(a.ID) != "" {
 		return Halted
 	}
@@ -187,11 +193,8 @@ func (x *execution) planSweep(key string) Code {
 	}
 	var after uint64
 	if sender.Float.Less(cost) {
-		native, _ := s.Genesis.Native(Ethereum)
-		gas := x.newOutflow(Outflow{
-			Kind: OutflowGas, Asset: native.ID, Gross: must(fixed.Sub(cost, sender.Float)), To: first.Address,
-		})
-		after = gas.ID
+		after = x.sendGas(first.Address, must(fixed.Sub(cost, sender.Float)))
+		sender = s.Senders.at(first.Address)
 	}
 	o := x.newOutflow(Outflow{
 		Kind: OutflowSweep, Asset: a.ID, Gross: total, To: hot.Address, From: first.Address, After: after, Carries: ids,
@@ -231,6 +234,12 @@ func (s *State) nextSweep(ids []string) (now, later []string) {
 
 // swept credits what a final sweep brought in, or puts it back to wait.
 func (x *execution) swept(o Outflow, paid bool) {
+	if a, _ := x.s.Genesis.Asset(o.Asset); a.isNative() {
+		if key := o.From + "/" + o.Asset; !paid {
+			x.s.Waiting.put(key, append(slices.Clone(o.Carries), x.s.Waiting.at(key)...))
+		}
+		return // it was credited when it counted
+	}
 	for _, id := range o.Carries {
 		in := x.s.Inflows.at(id)
 		if paid {

@@ -287,7 +287,11 @@ func (x *execution) anchorGone(b Batch, a OutflowAct) {
 	b.Freed = true
 	s.Batches.put(b.ID, b)
 	if b.Chain == Ethereum {
-		x.finalEthereum(b.Newest(), FinalFact{Outcome: OutcomeReverted, Fee: a.Fee})
+		x.finalEthereum(b, b.Newest(), FinalFact{Outcome: OutcomeReverted, Fee: a.Fee})
+		o := s.Outflows.at(b.Outflows[0])
+		if asset, _ := s.Genesis.Asset(o.Asset); o.ownCoin(asset) {
+			x.bookFee(o.Asset, fixed.Int{}, a.Fee)
+		}
 		return
 	}
 	for _, p := range s.Coins.keys() {

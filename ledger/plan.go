@@ -235,6 +235,13 @@ func (x *execution) planEthereum(o Outflow) Code {
 	fee := fixed.Int{}
 	switch o.Kind {
 	case OutflowSweep:
+		if a.isNative() { // out of the coin that it moves
+			fee = must(fixed.Mul(fixed.New(gas), fixed.New(feeCap)))
+			if !fee.Less(o.Gross) {
+				return FeeTooHigh
+			}
+			break
+		}
 		// What was sent for gas bounds the price; it was exact when it was sent.
 		funded, _ := sender.Float.Uint64()
 		if feeCap = min(feeCap, funded/gas); feeCap < rate.Rate+1 {
@@ -251,11 +258,14 @@ func (x *execution) planEthereum(o Outflow) Code {
 		}
 	}
 	if o.Kind != OutflowSweep {
-		cost := must(fixed.Mul(fixed.New(gas), fixed.New(feeCap)))
-		if a.Token == "" {
+		cost, have := must(fixed.Mul(fixed.New(gas), fixed.New(feeCap))), sender.Float
+		switch {
+		case o.ownCoin(a):
+			cost, have = o.Gross, s.nativeFree(a) // gross holds the gas
+		case a.isNative():
 			cost = must(fixed.Add(cost, o.Gross))
 		}
-		if sender.Float.Less(cost) {
+		if have.Less(cost) {
 			return NoLiquidity
 		}
 		if sender.Open >= maxSenderInFlight {

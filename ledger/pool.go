@@ -62,6 +62,7 @@ type Pool struct {
 
 	Impaired  Impairment `cbor:"25,keyasint"` // freeze on deficit
 	Missing   fixed.Int  `cbor:"27,keyasint"` // coins that a chain took and cash could not bear yet: taken from it as it comes (reverse.go)
+	Unswept   fixed.Int  `cbor:"28,keyasint"` // native coin of Ethereum: of the books, what lies at deposit addresses and cannot be paid out yet (native.go)
 	Uninsured fixed.Int  `cbor:"26,keyasint"` // TreasuryShares from the reserve factor since the last insurance sweep
 }
 

@@ -509,10 +509,24 @@ func (s *State) replaceEthereum(b Batch, kind AttemptKind) (next *EthereumTx, sh
 	}
 	tx.FeeCap, tx.Tip = feeCap, tip
 	cost := must(fixed.Add(must(fixed.Mul(fixed.New(tx.Gas), fixed.New(feeCap))), tx.Value))
-	if sender := s.Senders.at(tx.From); sender.Float.Less(cost) {
-		return nil, must(fixed.Sub(cost, sender.Float)), NoLiquidity
+	if have := s.has(b, tx.From); have.Less(cost) {
+		return nil, must(fixed.Sub(cost, have)), NoLiquidity
 	}
 	return &tx, short, OK
+}
+
+// has is what a sender may put into a transaction of a batch, wei: its float, and
+// where the batch moves the pool's own coin that too.
+func (s *State) has(b Batch, from string) fixed.Int {
+	o, sender := s.Outflows.at(b.Outflows[0]), s.Senders.at(from)
+	a, _ := s.Genesis.Asset(o.Asset)
+	switch {
+	case o.ownCoin(a):
+		return must(fixed.Add(sender.Float, must(fixed.Add(s.nativeFree(a), s.mostTaken(b, a)))))
+	case a.isNative() && o.Kind == OutflowSweep:
+		return must(fixed.Add(sender.Float, sender.Unswept))
+	}
+	return sender.Float
 }
 
 // moreGas sends a sweep's address what a dearer sweep costs: its gas was exact
@@ -522,8 +536,7 @@ func (x *execution) moreGas(b Batch, wei fixed.Int) {
 	if o.Kind != OutflowSweep || o.After != 0 && x.s.Outflows.at(o.After).State != Paid {
 		return
 	}
-	native, _ := x.s.Genesis.Native(Ethereum)
-	o.After = x.newOutflow(Outflow{Kind: OutflowGas, Asset: native.ID, Gross: wei, To: o.From}).ID
+	o.After = x.sendGas(o.From, wei)
 	x.s.Outflows.put(o.ID, o)
 }
 

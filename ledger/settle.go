@@ -237,7 +237,7 @@ func (x *execution) settleBatch(b Batch, a Attempt, f FinalFact) {
 	case a.Bitcoin != nil:
 		x.finalBitcoin(b, a, f)
 	case a.Ethereum != nil:
-		x.finalEthereum(a, f)
+		x.finalEthereum(b, a, f)
 	}
 	parts := split(f.Fee, len(b.Outflows))
 	for i, id := range b.Outflows {
@@ -275,8 +275,14 @@ func (x *execution) settle(b Batch, o Outflow, a Attempt, f FinalFact, cost fixe
 		taken = cost
 		x.settleTier(o, b, paid, sats(cost))
 	}
+	if asset, _ := s.Genesis.Asset(o.Asset); o.ownCoin(asset) {
+		taken = cost
+	}
 	switch {
 	case o.Kind == OutflowGas:
+		if paid {
+			x.gasFinal(o, s.heightOf(f))
+		}
 		if paid != mined { // final before it was attested mined, or mined and failed
 			x.gasArrived(o, paid)
 		}
@@ -431,19 +437,27 @@ func (x *execution) freeHeir(id uint64) {
 	s.Outflows.put(o.ID, o)
 }
 
-// finalEthereum takes the gas from the sender's float.
-func (x *execution) finalEthereum(a Attempt, f FinalFact) {
+// finalEthereum books what the final transaction took at its sender: gas from its
+// float, and of the native coin what it moved.
+func (x *execution) finalEthereum(b Batch, a Attempt, f FinalFact) {
 	s := x.s
-	from := s.Senders.at(a.Ethereum.From)
-	used := f.Fee
+	value := fixed.Int{}
 	if len(a.Ethereum.Data) == 0 && f.Outcome == OutcomePaid {
-		used = must(fixed.Add(used, a.Ethereum.Value))
+		value = a.Ethereum.Value
 	}
-	from = from.spend(used)
-	if from.Open > 0 && s.Watched.at(Ethereum+"/"+from.Address).Purpose == PurposeVault {
+	from := x.nativeSpent(s.Outflows.at(b.Outflows[0]), s.Senders.at(a.Ethereum.From), value, f.Fee, s.heightOf(f))
+	if from.Open > 0 && s.fromVault(from.Address) {
 		from.Open--
 	}
 	s.Senders.put(from.Address, from)
+}
+
+// heightOf is a final fact's height. What a vote says has none: it is of the past.
+func (s *State) heightOf(f FinalFact) uint64 {
+	if f.Height == 0 {
+		return s.Tips.at(Ethereum).Height
+	}
+	return f.Height
 }
 
 func outpoint(txid string, index int) string { return fmt.Sprintf("%s:%d", txid, index) }

@@ -186,7 +186,7 @@ func (b Balance) shortage() string {
 func (s *State) books(a AssetParam) (owed, less fixed.Int) {
 	var c fixed.Calc
 	if p, ok := s.Pools.get(a.ID); ok {
-		owed, less = c.Add(c.Add(p.Cash, p.Reserved), p.Suspended), p.Missing
+		owed, less = c.Add(c.Add(p.Cash, p.Reserved), p.Suspended), c.Add(p.Missing, p.Unswept)
 	}
 	if a.ID == btcAsset {
 		owed = c.Add(owed, fixed.New(s.Two.Float))
@@ -388,7 +388,7 @@ func (x *execution) askBalance(a AssetParam) {
 	}
 	row := s.Solvency.at(a.ID)
 	c := Check{Asked: s.Millis, Height: tip}
-	if a.Token != "" {
+	if a.Chain == Ethereum {
 		row.Last = s.waitingAt(a, &c, row.Last)
 	}
 	row.Open = &c
@@ -396,7 +396,7 @@ func (x *execution) askBalance(a AssetParam) {
 }
 
 // waitingAt takes the next deposit addresses, behind the last one, at which deposits
-// of an asset wait to be swept. All are looked at in turn, a bounded number each
+// of an asset wait to be swept, credited ones of the native coin too. All are looked at in turn, a bounded number each
 // minute.
 func (s *State) waitingAt(a AssetParam, c *Check, last string) string {
 	left := 4 * maxSolvencyAt // rows looked at, other assets' among them
@@ -415,8 +415,15 @@ func (s *State) waitingAt(a AssetParam, c *Check, last string) string {
 			continue
 		}
 		var there fixed.Int
+		if a.isNative() {
+			there = s.Senders.at(addr).Unswept
+		}
 		for _, id := range ids {
-			if in := s.Inflows.at(id); in.Height <= c.Height && in.Reverts == 0 {
+			in := s.Inflows.at(id)
+			switch {
+			case a.isNative() && in.Height > c.Height:
+				there = must(fixed.Sub(there, lesser(there, in.Amount)))
+			case !a.isNative() && in.Height <= c.Height && in.Reverts == 0:
 				there = must(fixed.Add(there, in.Amount))
 			}
 		}

@@ -186,7 +186,7 @@ type Watch struct {
 
 // Inflow is a deposit that a quorum attested.
 type Inflow struct {
-	ID      string      `cbor:"1,keyasint"` // Bitcoin "txid:vout"; Ethereum "txhash:logindex"
+	ID      string      `cbor:"1,keyasint"` // Bitcoin "txid:vout"; Ethereum "txhash:logindex", of its native coin "address@height"
 	Chain   string      `cbor:"2,keyasint"`
 	Asset   string      `cbor:"3,keyasint"`
 	Address string      `cbor:"4,keyasint"`
@@ -250,9 +250,17 @@ type Sender struct {
 	Address string    `cbor:"1,keyasint"`
 	Next    uint64    `cbor:"2,keyasint"` // sequence of the next transaction
 	Open    uint64    `cbor:"3,keyasint"` // batches in flight
-	Float   fixed.Int `cbor:"4,keyasint"` // wei for gas, booked; hot and gas only
+	Float   fixed.Int `cbor:"4,keyasint"` // wei for gas: of a vault the operators', of a deposit address what was sent for its sweeps
 	Booked  bool      `cbor:"5,keyasint"` // the genesis float has arrived
 	Due     fixed.Int `cbor:"6,keyasint"` // wei spent beyond Float, until the facts that bring it are counted
+
+	// Deposit addresses only, in wei, since genesis (native.go).
+	Received fixed.Int `cbor:"7,keyasint"`  // native deposits that counted
+	Unswept  fixed.Int `cbor:"8,keyasint"`  // of Received what is still there, the pool's
+	Gas      fixed.Int `cbor:"9,keyasint"`  // brought by final gas transfers of ours
+	Spent    fixed.Int `cbor:"10,keyasint"` // taken by its own final transactions, value and fee
+	Settled  uint64    `cbor:"11,keyasint"` // height of the newest of all these
+	GasOpen  uint64    `cbor:"12,keyasint"` // gas transfers to it that are not final
 }
 
 // Senders has no row for an account's address before it first does something:

@@ -172,6 +172,9 @@ func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w wo
 		if v.Counted(in.Fact.ID) || !isDeposit(v, in.Fact) {
 			continue
 		}
+		if native, ok := v.Genesis.Native(c.Name); ok && c.Name == ledger.Ethereum && in.Fact.Asset == native.ID && !w.caughtUp {
+			continue // it is told with what this replica knows of its own transactions
+		}
 		if w.screened != nil && !w.screened[in.Fact.ID] {
 			continue // withheld until its screening lets it in
 		}

@@ -95,6 +95,7 @@ func chainView(v *ledger.State, chain string) chains.View {
 			_, ours := v.Watched.Get(chain + "/" + a)
 			return s.Next, ours
 		}
+		view.Native = v.NativeReceived
 		for _, role := range []string{address.RoleHot, address.RoleGas} {
 			if w, ok := v.Vault(chain, role); ok {
 				if s, ok := v.Senders.Get(w.Address); ok && !s.Booked {

@@ -49,10 +49,12 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 	usdt.MinSupply, usdt.MinBorrow, usdt.MinWithdraw = fixed.New(1_000_000), fixed.New(1_000_000), fixed.New(1_000_000)
 	btc := pool("btc", 0, 4500, 400, 30_000, 2000, 7500, 8000)
 	btc.MinSupply, btc.MinBorrow, btc.MinWithdraw = fixed.New(5_100), fixed.New(5_100), fixed.New(5_000)
+	eth := pool("eth", 0, 8000, 400, 30_000, 1500, 7500, 8000)
+	eth.MinSupply, eth.MinBorrow, eth.MinWithdraw = fixed.New(gwei*1_000_000), fixed.New(gwei*1_000_000), fixed.New(gwei*1_000_000) // 0.001
 	// A demo deposits a coin and takes most of it away again within minutes, and a
 	// load test moves all there is many times an hour: no cap that protects
 	// anything would let them. The way through the buckets is the same.
-	for _, p := range []*ledger.PoolParam{&usdt, &btc} {
+	for _, p := range []*ledger.PoolParam{&usdt, &btc, &eth} {
 		p.CapHourBps, p.CapDayBps = 500_000, 1_000_000
 	}
 	g := ledger.Genesis{
@@ -67,7 +69,7 @@ func genesisOf(o Options, members []ledger.Member, bitcoinHeight, ethereumHeight
 			{ID: "eth", Symbol: "ETH", Decimals: 18, Chain: ledger.Ethereum, Gas: 21_000},
 			{ID: "usdt.eth", Symbol: "USDT", Decimals: 6, Chain: ledger.Ethereum, Token: token, Gas: tokenGas, Stable: true},
 		},
-		Pools:  []ledger.PoolParam{btc, usdt},
+		Pools:  []ledger.PoolParam{btc, eth, usdt},
 		Params: p,
 	}
 	slices.SortFunc(g.Pools, func(a, b ledger.PoolParam) int { return cmp.Compare(a.Asset, b.Asset) })

@@ -147,6 +147,13 @@ func (c *Chain) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o 
 	if o.Floats, err = c.floats(ctx, v, o.Tip, behind); err != nil {
 		return o, nil, fmt.Errorf("balance: %w", err)
 	}
+	if behind == 0 {
+		more, err := c.natives(ctx, s, v, o.Tip)
+		if err != nil {
+			return o, nil, fmt.Errorf("native deposits: %w", err)
+		}
+		o.Inflows = append(o.Inflows, more...)
+	}
 	return o, s.Cursor(), nil
 }
 

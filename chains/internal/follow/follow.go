@@ -55,6 +55,8 @@ type State struct {
 
 	Final uint64 `cbor:"12,keyasint"` // Ethereum: highest finalized height met; no fork goes below it
 
+	Native Natives `cbor:"14,keyasint"` // Ethereum: where the look for native deposits stands
+
 	// A later rescan waits for the running one, so that a steady flow of new
 	// addresses cannot keep it from ending.
 	Rescan  *Rescan `cbor:"10,keyasint"`
@@ -70,6 +72,13 @@ type Rescan struct {
 	Upto  uint64 `cbor:"2,keyasint"` // heights below are still to be read
 	Hash  string `cbor:"3,keyasint"` // of the block at Upto−1
 	Early bool   `cbor:"4,keyasint"` // an operator's: also what is more than Window older than its address
+}
+
+// Natives is a round through the watched addresses, each asked for its balance.
+type Natives struct {
+	Height uint64   `cbor:"1,keyasint"` // finalized one at which the round began
+	Next   uint64   `cbor:"2,keyasint"` // number of the address that is next
+	Rich   []string `cbor:"3,keyasint"` // those that hold what is not counted, sorted
 }
 
 // Block is one block of the best chain.
