@@ -247,7 +247,13 @@ func (x *execution) liquidate(r request) Code {
 }
 
 // autoWithdraw sends the collateral that a liquidation gained, as a Withdraw of
-// that amount would.
+// that amount would. Of what is above the hourly capacity it sends as much as may
+// be asked for; the rest stays supplied, for a Withdraw of later.
+//
+// Why the request is not refused then, as a Withdraw is (spec: outflows R-11): its
+// text names no amount to be sent, and a debt that is too large to be liquidated in
+// one request for that reason alone would stay. What no smaller amount mends, a fee
+// or a destination, refuses the whole.
 func (x *execution) autoWithdraw(r request, l liquidation) Code {
 	gained, err := fixed.MulDivFloor(l.SharesToActor, x.s.Pools.at(r.CollateralPool).SupplyIndex, fixed.Ray)
 	if err != nil {
@@ -256,6 +262,9 @@ func (x *execution) autoWithdraw(r request, l liquidation) Code {
 	maxFee, err := fixed.Parse(r.MaxFee.Units)
 	if err != nil {
 		return Malformed
+	}
+	if most, _ := x.s.Capacities(r.CollateralPool); !most.IsZero() {
+		gained = lesser(gained, most)
 	}
 	_, code := x.payOut(payment{
 		kind: OutflowWithdraw, account: r.account, pool: r.CollateralPool, amount: gained, maxFee: maxFee, to: r.AutoWithdrawTo, refused: r.refused,
