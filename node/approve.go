@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -114,7 +115,7 @@ func (n *Node) verdict(k jobKey) (timely, known bool) {
 }
 
 // world gathers what the attestor's plan needs besides the ledger.
-func (n *Node) world(v *ledger.State) world {
+func (n *Node) world(ctx context.Context, v *ledger.State) world {
 	w := world{self: n.self, feeEvery: uint64(n.cfg.FeeEvery.or(time.Minute).Milliseconds())}
 	if v.Opening != nil && v.Opening.Head != (ledger.Hash{}) {
 		if c, ok := n.cons.FlipCertificate(v.Opening.Height); ok {
@@ -122,8 +123,12 @@ func (n *Node) world(v *ledger.State) world {
 		}
 	}
 	w.tests = n.plannedTests(v)
-	w.caughtUp = n.caughtUp()
 	w.said = n.said
+	n.mu.Lock()
+	w.seen = maps.Clone(n.seen)
+	at := maps.Clone(n.seenAt)
+	n.mu.Unlock()
+	w.caughtUp = n.caughtUp() && n.knowsForeign(ctx, w.seen, at)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	// A learner signs nothing: unheard, it stands at the end of every roster. And
@@ -145,10 +150,6 @@ func (n *Node) world(v *ledger.State) world {
 	for c, st := range n.chainStatus {
 		w.forked[c] = st.Failing == chains.ErrDeepFork.Error()
 	}
-	w.seen = map[string]chains.Observations{}
-	for c, o := range n.seen {
-		w.seen[c] = o
-	}
 	w.ready = append(w.ready, n.readyShares...)
 	w.screened = n.screening.inflows()
 	for k, r := range n.refusals {
@@ -168,7 +169,8 @@ func (n *Node) world(v *ledger.State) world {
 	return w
 }
 
-// caughtUp: this replica is in touch with a leader.
+// caughtUp: this replica is in touch with a leader. That it has applied what it was
+// sent does not follow; for what is foreign, foreignWatch asks.
 func (n *Node) caughtUp() bool {
 	s := n.cons.Status()
 	return s.Leading || s.HasLeader && time.Since(s.LastContact) < 2*time.Second

@@ -368,7 +368,7 @@ func (n *Node) attest(ctx context.Context, advanced func()) {
 	for {
 		advanced()
 		v, _ := n.app.now()
-		plan := planAttestations(v, n.world(v))
+		plan := planAttestations(v, n.world(ctx, v))
 		if n.liar != nil {
 			plan = n.liar.lies(plan)
 		}

@@ -70,11 +70,13 @@ type Node struct {
 	saying           sync.Mutex                    // held while a statement is numbered and ordered
 	seq, seqReserved uint64                        // under saying
 	said             map[string]ledger.PriceReport // the attestor's alone: own newest signed report, by asset
+	foreign          foreignWatch                  // the attestor's alone
 
 	mu          sync.Mutex
 	prepared    bool
 	prices      map[string]ledger.PriceReport
 	seen        map[string]chains.Observations
+	seenAt      map[string]uint64 // height of the ledger that the picture was matched against
 	chainStatus map[string]api.ChainStatus
 	ignored     map[string]bool
 	rescans     map[string]uint64 // by chain: the height an operator wants looked at from
@@ -102,7 +104,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	n := &Node{
 		cfg: cfg, log: log, reg: prometheus.NewRegistry(), started: time.Now(),
 		chains: map[string]chains.Chain{},
-		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, chainStatus: map[string]api.ChainStatus{},
+		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, seenAt: map[string]uint64{}, chainStatus: map[string]api.ChainStatus{},
 		ignored: map[string]bool{}, rescans: map[string]uint64{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
 		refusals: map[jobKey]ledger.Refusal{}, screening: newScreening(cfg.Screen),
 		failedAt: map[jobKey]time.Time{}, blames: map[ledger.MemberID]blamed{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},

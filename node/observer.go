@@ -52,7 +52,7 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 			if errors.Is(err, chains.ErrCursor) {
 				cursor = nil
 			}
-			n.noteChain(name, o, err)
+			n.noteChain(name, v.Height, o, err)
 			if err == nil {
 				cursor = next
 				if again != (o.Again > 0) {
@@ -155,7 +155,7 @@ func (n *Node) takeRescan(chain string) (height uint64, ok bool) {
 	return height, ok
 }
 
-func (n *Node) noteChain(name string, o chains.Observations, err error) {
+func (n *Node) noteChain(name string, height uint64, o chains.Observations, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	st := n.chainStatus[name]
@@ -173,7 +173,7 @@ func (n *Node) noteChain(name string, o chains.Observations, err error) {
 	}
 	st.Failing, st.Height, st.Final, st.Read = "", o.Head.Height, o.Tip.Height, time.Now()
 	n.chainStatus[name] = st
-	n.seen[name] = o
+	n.seen[name], n.seenAt[name] = o, height
 	for _, i := range o.Ignored {
 		if key := i.TxID + i.Address; !n.ignored[key] && len(n.ignored) < maxIgnored {
 			n.ignored[key] = true

@@ -55,7 +55,7 @@ if every step was seen on the chains themselves.`,
 			}()
 			if !demo {
 				n.Describe(say)
-				return n.Wait(cmd.Context(), say)
+				return n.Wait(cmd.Context(), cmd.ErrOrStderr())
 			}
 			r, err := n.Demo(cmd.Context(), say)
 			r.OK = err == nil

@@ -89,7 +89,7 @@ func TestDemoAndResume(t *testing.T) {
 	}
 	noSecrets(t, dir)
 	resume(t, ctx, dir)
-	aNodeDies(t, ctx, dir)
+	somebodyDies(t, ctx, dir)
 }
 
 func checkDemo(t *testing.T, out []byte) {
@@ -183,28 +183,50 @@ func resume(t *testing.T, ctx context.Context, dir string) {
 	}
 }
 
-// aNodeDies: one line says which, why and where its log is, and the rest stops.
-func aNodeDies(t *testing.T, ctx context.Context, dir string) {
+// somebodyDies: a node's death is told with its log and takes nobody along, and start brings it back; without a chain
+// nothing goes on, and all is cleared away.
+func somebodyDies(t *testing.T, ctx context.Context, dir string) {
 	t.Helper()
 	c := up(t, ctx, dir)
-	killed := 0
-	for pid, line := range processes(t, dir) {
-		if strings.Contains(line, "node start") && strings.Contains(line, "node-2") {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
+	kill := func(what string) {
+		t.Helper()
+		killed := 0
+		for pid, line := range processes(t, dir) {
+			if strings.Contains(line, what) {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				killed++
 			}
-			killed++
+		}
+		if killed != 1 {
+			t.Fatalf("killed %d processes of %s", killed, what)
 		}
 	}
-	if killed != 1 {
-		t.Fatalf("killed %d processes of node-2", killed)
+	kill("node start --dir " + filepath.Join(dir, "node-2"))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		s := command(ctx, "testnet", "start", "node-2", "--dir", dir)
+		if s.Run() == nil {
+			break
+		}
+		if text := s.err.String(); !strings.Contains(text, "node-2 runs") || time.Now().After(end) { // its end is not seen yet
+			t.Fatalf("start node-2: %s", text)
+		}
 	}
+	if s := command(ctx, "testnet", "stop", "node-2", "--dir", dir); s.Run() != nil {
+		t.Errorf("stop node-2: %s", s.err.String())
+	}
+	kill("ethnode")
 	var exit *exec.ExitError
 	if err := c.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Errorf("a node died: %v, want exit code 1", err)
+		t.Errorf("a chain node died: %v, want exit code 1", err)
 	}
-	if last := lastLine(c.err.String()); !strings.Contains(last, "node-2 died (signal: killed)") || !strings.Contains(last, "node-2.log") {
-		t.Errorf("want one line naming the node and its log, got:\n%s", c.err.String())
+	text := c.err.String()
+	if !strings.Contains(text, "node-2 died (signal: killed)") || !strings.Contains(text, "node-2.log") || strings.Count(text, "died") != 2 {
+		t.Errorf("want one line naming the node and its log, and one the chain, got:\n%s", text)
+	}
+	if last := lastLine(text); !strings.Contains(last, "ethereum died (signal: killed)") {
+		t.Errorf("last line %q", last)
 	}
 	if left := processesOf(t, dir); len(left) > 0 {
 		t.Errorf("processes left behind: %v", left)
