@@ -151,6 +151,7 @@ func (n *Node) world(ctx context.Context, v *ledger.State) world {
 		w.forked[c] = st.Failing == chains.ErrDeepFork.Error()
 	}
 	w.ready = append(w.ready, n.readyShares...)
+	w.wiped = n.wiped
 	w.screened = n.screening.inflows()
 	for k, r := range n.refusals {
 		if b, ok := v.Batches.Get(k.batch); ok && b.Done {

@@ -78,6 +78,7 @@ func (n *Node) keep(ctx context.Context) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	active := map[keystore.ShareID]bool{}
+	wiper := &wiper{keys: n.keys, log: n.log, certificate: n.cons.Certificate, head: n.cons.Head}
 	for {
 		v, changed := n.app.now()
 		for _, t := range planKeygens(v, n.self) {
@@ -116,6 +117,7 @@ func (n *Node) keep(ctx context.Context) {
 			}
 		}
 		n.endRestored(v)
+		n.wipeOld(wiper, v)
 		select {
 		case <-ctx.Done():
 			return

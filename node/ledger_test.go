@@ -300,9 +300,9 @@ func (c *cluster) inflow(account ledger.AccountID, asset, units, block string) l
 }
 
 // paying is a running cluster with a withdrawal of 0.4 BTC planned.
-func paying(t testing.TB) (*cluster, ledger.Batch) {
+func paying(t testing.TB, change ...func(*ledger.Genesis)) (*cluster, ledger.Batch) {
 	t.Helper()
-	c := running(t)
+	c := running(t, change...)
 	w := walletOf(t, holderSeed)
 	id := c.open(w)
 	c.all(ledger.KindInflow, c.inflow(id, "btc", "100000000", "block-1"))

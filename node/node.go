@@ -82,7 +82,8 @@ type Node struct {
 	rescans     map[string]uint64 // by chain: the height an operator wants looked at from
 	readyShares []ledger.ShareReady
 	keyMissing  map[string]string
-	restored    string // why this seat is a learner; "": it is none
+	wiped       []ledger.Generation // KeyShares that this keystore has destroyed
+	restored    string              // why this seat is a learner; "": it is none
 	gaveUp      map[jobKey]ledger.GaveUp
 	tooCheap    map[inputKey]bool // newest transactions that the own chain node refused as too cheap
 	refusals    map[jobKey]ledger.Refusal

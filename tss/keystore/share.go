@@ -297,3 +297,12 @@ func (k *Keystore) readShare(id ShareID, state ShareState) ([]byte, error) {
 func (k *Keystore) shareAD(id ShareID, state ShareState) []byte {
 	return k.recordAD(prefixShare, id, state, nil)
 }
+
+// ShareStates says how far each share has come, without opening any.
+func (k *Keystore) ShareStates() (map[ShareID]ShareState, error) {
+	ids, err := k.shareIDs()
+	if err != nil {
+		return nil, fmt.Errorf("list key shares: %w", err)
+	}
+	return ids, nil
+}
