@@ -273,3 +273,45 @@ func TestFence_ReplacedConfiguration(t *testing.T) {
 		}
 	})
 }
+
+// A newcomer knows the genesis alone, and gets a snapshot whose configuration names
+// it and, after a flip, members it never heard of. The state that comes with it says
+// who they are; who was none there does not vote.
+func TestMembership_Snapshot(t *testing.T) {
+	virtual(t, 4, eagerSnapshots, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		fresh := c.newMember(4)
+		c.submit(c.leader(), "admit 4")
+		c.configured("0 1 2 3 (4) ", c.members[:4]...)
+		for i := range 80 {
+			c.submit(c.leader(), fmt.Sprint("y ", i))
+			time.Sleep(200 * time.Millisecond)
+		}
+		for _, m := range c.members[:4] {
+			c.snapshotAt(m, 50)
+		}
+		meta, stream := c.stream(c.leader())
+		c.start(fresh)
+		for name, x := range map[string]struct {
+			add  raft.Server
+			want error
+		}{
+			"a stranger votes":  {raft.Server{ID: serverID(keyed("9")), Address: raft.ServerAddress(address(keyed("9")))}, errConfiguration},
+			"a candidate votes": {raft.Server{ID: serverID(keyed("4")), Address: raft.ServerAddress(address(keyed("4")))}, errConfiguration},
+		} {
+			m := *meta
+			m.Configuration = raft.Configuration{Servers: slices.DeleteFunc(slices.Clone(m.Configuration.Servers), func(s raft.Server) bool { return s.ID == x.add.ID })}
+			m.Configuration.Servers = append(m.Configuration.Servers, x.add)
+			if fresh.Height() > 0 {
+				t.Fatal("too late for this test")
+			}
+			if err := take(fresh, &m, stream); !errors.Is(err, x.want) {
+				t.Errorf("%s: %v, want %v", name, err, x.want)
+			}
+		}
+		c.agree(81, fresh)
+		if at, _ := fresh.snaps.newest(); at < 50 {
+			t.Errorf("caught up without a snapshot, newest is at %d", at)
+		}
+	})
+}
