@@ -184,6 +184,9 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	n.tss, err = tss.New(tss.Config{
 		Identity: n.key, Cluster: n.app.state.Cluster, Keystore: n.keys, Log: n.log,
 		Transport: transport{n.peers}, OnJoin: n.onJoin, JoinWait: time.Duration(cfg.JoinWait), SilenceMin: time.Duration(cfg.Silence),
+		// In a second try every member has to make its pre-parameters first, some in
+		// 10 s and others in a minute where many share the cores.
+		KeygenJoinWait: 2 * time.Minute,
 	})
 	if err != nil {
 		return nil, err

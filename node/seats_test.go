@@ -69,3 +69,21 @@ func TestPeersFollowTheLedger(t *testing.T) {
 		}
 	}
 }
+
+// A test signature of the next epoch goes to all of its members, since each of them
+// has to say that it saw it; a payment's goes to those in force.
+func TestSignaturesReachTheNextEpoch(t *testing.T) {
+	member := func(b byte) ledger.Member { return ledger.Member{ID: ledger.MemberID{b}} }
+	v := &ledger.State{
+		Epochs: []ledger.Epoch{{}, {Number: 1, Members: []ledger.Member{member(1), member(2), member(3)}}},
+		Next:   &ledger.NextEpoch{Epoch: ledger.Epoch{Number: 2, Members: []ledger.Member{member(1), member(2), member(4)}}},
+	}
+	n := &Node{self: ledger.MemberID{1}}
+	todo := n.receivers(v, ledger.Attempt{Epoch: 2, Roster: []ledger.MemberID{{1}, {2}}})
+	if !todo[ledger.MemberID{4}] || !todo[ledger.MemberID{2}] || todo[ledger.MemberID{1}] {
+		t.Errorf("a test signature goes to %v", todo)
+	}
+	if todo := n.receivers(v, ledger.Attempt{Epoch: 1, Roster: []ledger.MemberID{{1}, {2}}}); todo[ledger.MemberID{4}] || !todo[ledger.MemberID{3}] {
+		t.Errorf("a payment's goes to %v", todo)
+	}
+}

@@ -97,9 +97,7 @@ func TestCommitteeChanges(t *testing.T) {
 
 	line := c.join(5)
 	step("node-5 is made and started")
-	c.vote(client.Proposal{Kind: "admit", Text: "a fifth operator", Seats: &client.Seats{
-		In: &line,
-	}}, 1, 2, 3)
+	c.vote([]int{1, 2, 3}, "admit", line.ID, "--name", line.Name, "--operator", line.Operator, "--addr", line.Addr, "--text", "a fifth operator")
 	height := c.status(0).Applied
 	c.until(time.Minute, "node-5 follows the log", func() bool { return c.status(4).Applied >= height })
 	step("node-5 follows the log as a " + c.status(4).Role)
@@ -145,6 +143,21 @@ func TestCommitteeChanges(t *testing.T) {
 		t.Fatalf("addresses changed: %v, were %v", now, vaults)
 	}
 	step("node-2 holds no seat")
+
+	// Node-3 dies for good, and a new machine takes its seat without its help.
+	cli(0, "testnet", "stop", "node-3", "--kill", "--dir", dir)
+	line = c.join(6)
+	c.vote([]int{1, 4, 5}, "replace", "node-3", line.ID, "--name", line.Name, "--operator", line.Operator, "--addr", line.Addr, "--urgent", "--text", "its machine is gone")
+	seated := []int{0, 3, 4, 5}
+	c.until(5*time.Minute, "epoch 4 in force", func() bool {
+		return !slices.ContainsFunc(seated, func(i int) bool { return c.status(i).Epoch < 4 })
+	})
+	step("epoch 4 is in force: node-6 in the place of node-3")
+	c.until(time.Minute, "node-6 votes", func() bool { return c.status(5).Role != "non-voter" && c.status(5).Role != "" })
+	pays(5)
+	if now := c.vaults(5); !slices.Equal(now, vaults) {
+		t.Fatalf("addresses changed: %v, were %v", now, vaults)
+	}
 }
 
 func (c *change) add(api string) {
@@ -238,19 +251,25 @@ func (c *change) start(i int) *coffer {
 	return cmd
 }
 
-// vote has members propose and agree, as their operators would.
-func (c *change) vote(p client.Proposal, by ...int) {
+// vote has operators propose and agree: by[0] brings what words say, the others say
+// yes to its hash.
+func (c *change) vote(by []int, words ...string) {
 	c.t.Helper()
-	said, err := client.NewControl(c.home(by[0])).Propose(c.ctx, p)
-	for _, i := range by[1:] {
-		if err == nil {
-			ctl := client.NewControl(c.home(i))
-			ctl.SawWrite(said.LogIndex)
-			_, err = ctl.Vote(c.ctx, said.Hash, true)
+	say := func(i int, words ...string) (said client.Said) {
+		c.t.Helper()
+		cmd := command(c.ctx, append(append([]string{"vote"}, words...), "--dir", c.home(i), "--json")...)
+		if err := cmd.Run(); err != nil {
+			c.t.Fatalf("coffer vote %v: %v\n%s", words, err, cmd.err.String())
 		}
+		if err := json.Unmarshal(cmd.out.Bytes(), &said); err != nil {
+			c.t.Fatal(err)
+		}
+		return said
 	}
-	if err != nil {
-		c.t.Fatalf("vote %s: %v", p.Kind, err)
+	said := say(by[0], words...)
+	for _, i := range by[1:] {
+		c.until(20*time.Second, fmt.Sprintf("node-%d knows the proposal", i), func() bool { return c.status(i-1).Applied >= said.LogIndex })
+		say(i, "yes", said.Hash)
 	}
 }
 
