@@ -196,6 +196,10 @@ type Observations struct {
 	Fee     *ledger.FeeReport // nil: no opinion, for instance while behind
 	Floats  []ledger.FloatFact
 	Ignored []Ignored
+
+	// Descendants is what the node's memory pool has built upon unconfirmed attempts,
+	// fees in base units by batch (Bitcoin). A batch that is not in it: nothing is known.
+	Descendants map[uint64]uint64
 }
 
 // Left reports whether the block is known to be off the best chain. False for

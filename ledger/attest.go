@@ -70,6 +70,8 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).foreign)
 	case KindBalance:
 		return handle(x, a, (*execution).balance)
+	case KindDescendants:
+		return handle(x, a, (*execution).descendants)
 	case KindShareReady:
 		return handle(x, a, (*execution).shareReady)
 	case KindTestSig:

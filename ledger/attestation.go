@@ -33,30 +33,31 @@ type CoSignature struct {
 type Kind uint8
 
 const (
-	KindClock      Kind = 1  // Clock: a rank of all seats
-	KindPrice      Kind = 2  // []PriceReport: median
-	KindFee        Kind = 3  // []FeeReport: median
-	KindHeight     Kind = 4  // HeightReport: fact, FactQuorum
-	KindInflow     Kind = 5  // InflowFact: fact, Q
-	KindSpent      Kind = 6  // SpentFact: fact, Q
-	KindUnmined    Kind = 7  // UnminedFact: fact, Q
-	KindFinal      Kind = 8  // FinalFact: fact, Q
-	KindFloat      Kind = 9  // FloatFact: fact, Q
-	KindGaveUp     Kind = 10 // GaveUp: f+1
-	KindFeeAbsurd  Kind = 11 // FeeAbsurd: f+1
-	KindShareReady Kind = 12 // ShareReady: every member of the new epoch
-	KindTestSig    Kind = 13 // TestSig: every member of the new epoch
-	KindFlip       Kind = 14 // Certificate: itself
-	KindRepaySeen  Kind = 15 // RepaySeenFact: fact, FactQuorum
-	KindReversed   Kind = 18 // ReversedFact: fact, Q
-	KindDeepFork   Kind = 19 // DeepForkFact: fact, Q
-	KindForeign    Kind = 24 // ForeignFact: fact, Q
-	KindRefusal    Kind = 21 // Refusal: one member
-	KindBalance    Kind = 20 // BalanceFact: fact, Q
-	KindVote       Kind = 16 // Vote: as committee §9 says of its proposal
-	KindPause      Kind = 17 // Pause: one member
-	KindLeave      Kind = 23 // Leave: the member itself
-	KindWiped      Kind = 27 // Wiped: every holder of an old generation
+	KindClock       Kind = 1  // Clock: a rank of all seats
+	KindPrice       Kind = 2  // []PriceReport: median
+	KindFee         Kind = 3  // []FeeReport: median
+	KindHeight      Kind = 4  // HeightReport: fact, FactQuorum
+	KindInflow      Kind = 5  // InflowFact: fact, Q
+	KindSpent       Kind = 6  // SpentFact: fact, Q
+	KindUnmined     Kind = 7  // UnminedFact: fact, Q
+	KindFinal       Kind = 8  // FinalFact: fact, Q
+	KindFloat       Kind = 9  // FloatFact: fact, Q
+	KindGaveUp      Kind = 10 // GaveUp: f+1
+	KindFeeAbsurd   Kind = 11 // FeeAbsurd: f+1
+	KindShareReady  Kind = 12 // ShareReady: every member of the new epoch
+	KindTestSig     Kind = 13 // TestSig: every member of the new epoch
+	KindFlip        Kind = 14 // Certificate: itself
+	KindRepaySeen   Kind = 15 // RepaySeenFact: fact, FactQuorum
+	KindReversed    Kind = 18 // ReversedFact: fact, Q
+	KindDeepFork    Kind = 19 // DeepForkFact: fact, Q
+	KindForeign     Kind = 24 // ForeignFact: fact, Q
+	KindDescendants Kind = 22 // Descendants: median
+	KindRefusal     Kind = 21 // Refusal: one member
+	KindBalance     Kind = 20 // BalanceFact: fact, Q
+	KindVote        Kind = 16 // Vote: as committee §9 says of its proposal
+	KindPause       Kind = 17 // Pause: one member
+	KindLeave       Kind = 23 // Leave: the member itself
+	KindWiped       Kind = 27 // Wiped: every holder of an old generation
 )
 
 // Attestation is a member's signed word.

@@ -62,6 +62,9 @@ func (s *State) Check() error {
 	if err := s.checkNative(); err != nil {
 		return err
 	}
+	if err := s.checkDescendants(); err != nil {
+		return err
+	}
 	if err := s.checkTiers(); err != nil {
 		return err
 	}

@@ -526,3 +526,89 @@ func TestCancelAtTheBodyLimit(t *testing.T) {
 	}
 	c.backed()
 }
+
+// Plants fat children upon an attempt: "bump counts them or waits at the cap with
+// alarm" (spec: outflows §10, 57; §3.2). A replacement pays what they pay on top of
+// what it outbids anyway; f members move nothing, fewer than 2f+1 words are none, and
+// old ones neither. Seen failing without the fees in least ("outbids 0"), with the
+// largest word in place of the median, with two words enough, and with words of any age.
+func TestFault57_DescendantsAreOutbid(t *testing.T) {
+	// The next bump's fee when members say this, and how long before.
+	bump := func(age uint64, said ...uint64) (fee, vsize uint64, stuck bool) {
+		c, _, _, b := planned(t)
+		for i, sats := range said {
+			c.say(i, KindDescendants, Descendants{Batch: b.ID, Sats: sats})
+		}
+		c.tick(age)
+		c.feeRate(Bitcoin, 2_000, 0)
+		c.mine(Bitcoin, firstBumpBlocks)
+		c.tick(1000)
+		now, a := c.newest(b)
+		if a.Body == 0 {
+			return 0, 0, now.Stuck != 0
+		}
+		for _, p := range a.Bitcoin.payments() {
+			if !slices.Contains(b.Newest().Bitcoin.payments(), p) {
+				t.Errorf("a payee pays: %+v", p)
+			}
+		}
+		return a.Bitcoin.Fee, a.Bitcoin.vsize(), now.Stuck != 0
+	}
+	plain, vsize, _ := bump(0)
+	if plain == 0 {
+		t.Fatal("no bump at all")
+	}
+	_, _, _, b := planned(t)
+	first := b.Newest().Bitcoin.Fee
+	want := func(desc uint64) uint64 { return max(plain, first+desc+vsize) }
+	for _, tc := range []struct {
+		name string
+		age  uint64
+		said []uint64
+		desc uint64
+	}{
+		{"all see it", 0, []uint64{1_000, 1_000, 1_000, 1_000}, 1_000},
+		{"the upper middle of four", 0, []uint64{0, 900, 1_000, 5_000}, 1_000},
+		{"one liar high", 0, []uint64{1_000, 1_000, 1_000, maxDescendantSats}, 1_000},
+		{"one liar low", 0, []uint64{1_000, 1_000, 1_000, 0}, 1_000},
+		{"two words are none", 0, []uint64{1_000, 1_000}, 0},
+		{"it was long ago", 601_000, []uint64{1_000, 1_000, 1_000, 1_000}, 0},
+	} {
+		if got, _, _ := bump(tc.age, tc.said...); tc.age == 0 && got != want(tc.desc) || tc.age > 0 && got >= want(1_000) && got != 0 {
+			t.Errorf("%s: %d sats, want %d", tc.name, got, want(tc.desc))
+		}
+	}
+	if fee, _, stuck := bump(0, 100_000, 100_000, 100_000); fee != 0 || !stuck {
+		t.Errorf("beyond the cap: %d sats, alarm %v", fee, stuck)
+	}
+}
+
+// A word is kept of an open batch alone, one of each member, and is gone with it.
+func TestDescendantWords(t *testing.T) {
+	c, _, _, b := planned(t)
+	id := idOf(c.keys[0])
+	some, none := Descendants{b.ID, 700}, Descendants{b.ID, 0}
+	if c.s.WantsDescendants(id, none) || !c.s.WantsDescendants(id, some) || c.s.WantsDescendants(id, Descendants{b.ID + 1, 700}) {
+		t.Error("what is worth a first word")
+	}
+	c.say(0, KindDescendants, some)
+	if c.s.WantsDescendants(id, some) || c.s.WantsDescendants(id, none) || !c.s.WantsDescendants(idOf(c.keys[1]), none) {
+		t.Error("what is worth a second word at once")
+	}
+	c.tick(descendantsEvery)
+	if !c.s.WantsDescendants(id, none) || c.s.WantsDescendants(id, some) {
+		t.Error("what is worth a second word later")
+	}
+	c.say(0, KindDescendants, none)
+	if w := c.s.Children.at(b.ID); len(w) != 1 || w[0].Sats != 0 {
+		t.Errorf("words %+v", w)
+	}
+	if code := c.say(0, KindDescendants, Descendants{b.ID, maxDescendantSats + 1}); code != Malformed {
+		t.Errorf("more than there is: %s", code)
+	}
+	c.pay(b)
+	c.say(1, KindDescendants, some)
+	if c.s.Children.len() != 0 {
+		t.Error("words about a batch that is done")
+	}
+}

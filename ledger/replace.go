@@ -310,7 +310,7 @@ func (x *execution) replaceBitcoin(b Batch, kind AttemptKind) (*BitcoinTx, Code)
 		rateMax, feeMax = max(rateMax, a.rate()), max(feeMax, a.Bitcoin.Fee)
 	}
 	rate := max(today.Rate, min((rateMax*5+3)/4, c.MaxRate), rateMax+minRelayKvB)
-	least := feeMax
+	least := feeMax + s.descendantFees(b.ID) // what is built upon an attempt goes with it
 	if kind == AttemptReprice && today.Rate < rateMax {
 		rate, least = today.Rate, 0 // whichever of the two lands: it is one payment
 	}

@@ -98,8 +98,9 @@ type State struct {
 	Solvency table[string, Solvency] `cbor:"46,keyasint"` // by asset (solvency.go)
 	Moves    table[string, Move]     `cbor:"67,keyasint"` // "asset/height": what recent facts about that height did to the books
 
-	Wanted     table[string, WantedCoin] `cbor:"70,keyasint"` // coins that votes let in, by outpoint
-	VaultCoins table[string, uint64]     `cbor:"71,keyasint"` // our own outputs at vaults, with their height, for two weeks of blocks
+	Wanted     table[string, WantedCoin]       `cbor:"70,keyasint"` // coins that votes let in, by outpoint
+	Children   table[uint64, []DescendantWord] `cbor:"95,keyasint"` // by open Bitcoin batch: what members see built upon it (descendants.go)
+	VaultCoins table[string, uint64]           `cbor:"71,keyasint"` // our own outputs at vaults, with their height, for two weeks of blocks
 
 	frozen bool // readers share it; nobody writes to it
 	rated  rated
@@ -361,7 +362,7 @@ func (s *State) View() *State {
 	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)
 	v.Wanted, v.VaultCoins = s.Wanted.copy(f), s.VaultCoins.copy(f)
 	v.Buckets, v.Draws = s.Buckets.copy(f), s.Draws.copy(f)
-	v.Solvency, v.Moves = s.Solvency.copy(f), s.Moves.copy(f)
+	v.Solvency, v.Moves, v.Children = s.Solvency.copy(f), s.Moves.copy(f), s.Children.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o

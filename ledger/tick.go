@@ -346,4 +346,5 @@ func (s *State) closeBatch(id uint64) {
 	b.Done = true
 	s.Batches.put(id, b)
 	s.Live.delete(id)
+	s.Children.delete(id)
 }

@@ -182,6 +182,11 @@ func planFacts(v *ledger.State, c ledger.ChainParam, o chains.Observations, w wo
 			say(ledger.KindInflow, in.Fact)
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(o.Descendants)) {
+		if d := (ledger.Descendants{Batch: id, Sats: o.Descendants[id]}); v.WantsDescendants(w.self, d) {
+			say(ledger.KindDescendants, d)
+		}
+	}
 	mined := map[uint64]bool{}
 	for _, s := range o.Spends {
 		b, ok := v.Batches.Get(s.Batch)

@@ -12,6 +12,8 @@ import (
 	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/btcutil"
 	"github.com/btcsuite/btcd/chaincfg"
+	"github.com/btcsuite/btcd/chaincfg/chainhash"
+	"github.com/btcsuite/btcd/wire"
 
 	"github.com/coffer-network/coffer/chains"
 	"github.com/coffer-network/coffer/chains/chaintest"
@@ -499,4 +501,86 @@ func (w *regtest) countInBest(t *testing.T, txid string) (n int) {
 		}
 	}
 	return n
+}
+
+// Plants a fat child, and a child of it, upon a payout: a replacement that pays more
+// than the payout alone is refused, and one that pays what Descendants shows as well
+// is taken (spec: outflows §3.2; §10, 57). Of a transaction that nothing is built
+// upon, or that is in a block, there is nothing to outbid. btcd, unlike bitcoind, asks
+// for a higher rate than each child's too: the next bump but one has it. Seen failing without the
+// grandchild's fee.
+func (w *regtest) testFault57(t *testing.T) {
+	key, from := w.party(t)
+	payee, to := w.party(t)
+	anchor := w.deposit(t, from).ID
+	w.Mine(t, 1)
+	const sats, pays = faucetCoin - faucetFee, 300_000
+	a := chains.Anchor{Name: anchor, Batch: 7}
+	var raws [][]byte
+	attempt := func(fee uint64) {
+		t.Helper()
+		p := &ledger.BitcoinTx{LockTime: 100, Fee: fee, Rate: fee,
+			Inputs:  []ledger.BitcoinIn{{Outpoint: anchor, Sats: sats, Pub: key.PubKey().SerializeCompressed()}},
+			Outputs: []ledger.BitcoinOut{{Address: to, Sats: pays, Outflow: 9}, {Address: from, Sats: sats - pays - fee}},
+		}
+		next := ledger.Attempt{K: uint64(len(a.Attempts)), Body: uint64(len(a.Attempts)), Bitcoin: p}
+		u, err := w.chain(t).Build(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := w.chain(t).Finish(u, chaintest.Sign(key, u))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Attempts, raws = append(a.Attempts, next), append(raws, raw.Bytes)
+	}
+	seen := func() uint64 {
+		t.Helper()
+		c := w.chain(t) // asks at once: it remembers nothing
+		c.param.Start = uint64(w.best(t).Height())
+		o, _ := caughtUp(t, c, chains.View{Watched: chains.Watch(map[string]uint64{from: 0}), Anchors: []chains.Anchor{a}}, nil)
+		return o.Descendants[7]
+	}
+	attempt(500)
+	if err := w.chain(t).Broadcast(t.Context(), raws[0]); err != nil {
+		t.Fatal(err)
+	}
+	if got := seen(); got != 0 {
+		t.Errorf("nothing is built upon it: %d sats", got)
+	}
+	u, err := w.chain(t).Build(a.Attempts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := chainhash.NewHashFromStr(u.TxID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := int64(pays)
+	for _, fee := range []int64{20_000, 21_000} {
+		child := wire.NewMsgTx(2)
+		child.AddTxIn(wire.NewTxIn(wire.NewOutPoint(hash, 0), nil, nil))
+		child.AddTxOut(wire.NewTxOut(value-fee, w.script(t, to)))
+		w.send(t, child, payee, value)
+		next := child.TxHash()
+		hash, value = &next, value-fee
+	}
+	if got := seen(); got != 41_000 {
+		t.Fatalf("built upon it: %d sats, want 41,000", got)
+	}
+	attempt(500 + 41_000)       // pays no relay of its own
+	attempt(500 + 41_000 + 300) // its size at 1 sat/vB, and more
+	if err := w.chain(t).Broadcast(t.Context(), raws[1]); !errors.Is(err, chains.ErrTooCheap) {
+		t.Errorf("does not outbid all that goes with it: %v", err)
+	}
+	if err := w.chain(t).Broadcast(t.Context(), raws[2]); err != nil {
+		t.Errorf("outbids what is built upon it: %v", err)
+	}
+	if got := seen(); got != 0 {
+		t.Errorf("after the replacement: %d sats", got)
+	}
+	w.Mine(t, 1)
+	if got := seen(); got != 0 {
+		t.Errorf("in a block: %d sats", got)
+	}
 }

@@ -283,6 +283,7 @@ func testRegtest(t *testing.T, w *regtest) {
 	t.Run("Fault09_NodeLags", w.testFault09)
 	t.Run("Fault10_AnotherAttemptInTheNewBranch", w.testFault10)
 	t.Run("Fault47_WrongBlock", w.testFault47)
+	t.Run("Fault57_DescendantsAreOutbid", w.testFault57)
 	t.Run("FollowerKeepsItsPlace", w.testFollowerKeepsItsPlace)
 	t.Run("Stale", w.testStale)
 	t.Run("PlannedBoostedBatches", w.testBoostedBatches)

@@ -8,7 +8,9 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/btcutil"
@@ -48,7 +50,11 @@ type Chain struct {
 	params  *chaincfg.Params
 	rpc     *client
 	known   atomic.Bool // the node is of this network
-	ours    programs
+
+	poolMu    sync.Mutex
+	poolAsked time.Time
+	pool      map[uint64]uint64 // of Observations.Descendants, never written to
+	ours      programs
 }
 
 // New returns the adapter for one of Bitcoin's networks; it talks to nobody yet.
@@ -110,6 +116,9 @@ func (c *Chain) watch(ctx context.Context, v chains.View, cur chains.Cursor) (ch
 	o := s.Observe(c.name, behind)
 	o.Tip = o.Head
 	o.Fee = c.fee(s, behind)
+	if behind == 0 {
+		o.Descendants = c.descendants(ctx, v, s.Spends)
+	}
 	o.Spends, err = s.Match(v, c.payload, c.conclude, coin)
 	if err != nil {
 		return chains.Observations{}, nil, err
