@@ -39,32 +39,52 @@ func sortedByRank(members []Member, at Hash, batch, attempt uint64) []MemberID {
 // Combinations with two members in quarantine are left out; no epoch is planned in
 // which no other is left.
 func (a Attempt) Committee(turn uint64) []MemberID {
-	n, m := len(a.Roster), a.M
-	if len(a.Fresh) > 1 {
-		return a.calm(turn)
+	round := a.round()
+	if len(round) == 0 {
+		return nil
 	}
-	return a.combination(turn % binomial(n, m))
+	return a.combination(round[turn%uint64(len(round))])
 }
 
-// calm is Committee without the combinations that hold two in quarantine.
-func (a Attempt) calm(turn uint64) []MemberID {
+// NextTurn is the lowest turn from at on whose committee fits; false: none of the
+// round does, and at it is. It looks at each committee once: where c of n are
+// missing the only one left may be the last (at 7 of 10 the 120th).
+func (a Attempt) NextTurn(at uint64, fits func(committee []MemberID) bool) (turn uint64, ok bool) {
+	round := a.round()
+	size := uint64(len(round))
+	for t := at; t < at+size; t++ {
+		if fits(a.combination(round[t%size])) {
+			return t, true
+		}
+	}
+	return at, false
+}
+
+// LastTurn is the highest that a member reaches which joins TurnLimit turns and
+// passes over at most a whole round before each: what is above it is no honest
+// member's.
+func (a Attempt) LastTurn() uint64 { return TurnLimit * uint64(len(a.round())) }
+
+// round lists the combinations that turns go through, again and again.
+func (a Attempt) round() []uint64 {
 	all := binomial(len(a.Roster), a.M)
 	fit := make([]uint64, 0, all)
 	for k := range all {
-		fresh := 0
-		for _, id := range a.combination(k) {
-			if slices.Contains(a.Fresh, id) {
-				fresh++
-			}
-		}
-		if fresh < 2 {
+		if len(a.Fresh) < 2 || a.fresh(k) < 2 {
 			fit = append(fit, k)
 		}
 	}
-	if len(fit) == 0 {
-		return nil
+	return fit
+}
+
+// fresh counts the members of a combination that are in quarantine.
+func (a Attempt) fresh(k uint64) (n int) {
+	for _, id := range a.combination(k) {
+		if slices.Contains(a.Fresh, id) {
+			n++
+		}
 	}
-	return a.combination(fit[turn%uint64(len(fit))])
+	return n
 }
 
 func (a Attempt) combination(k uint64) []MemberID {

@@ -361,18 +361,17 @@ func (n *Node) runTurns(ctx context.Context, j job, input int, in chains.ToSign,
 var errMoveUp = errors.New("a later turn has begun")
 
 // pickTurn is the lowest turn from at on whose committee holds nobody this
-// member suspects; with all suspected it is at itself.
+// member suspects; where there is none it is at itself.
 func (n *Node) pickTurn(a ledger.Attempt, at uint64, suspects map[ledger.MemberID]bool) uint64 {
-	for t := at; t < at+ledger.TurnLimit; t++ {
-		ok := true
-		for _, m := range a.Committee(t) {
-			ok = ok && (m == n.self || !suspects[m] && n.peers.Alive(m))
+	turn, _ := a.NextTurn(at, func(committee []ledger.MemberID) bool {
+		for _, m := range committee {
+			if m != n.self && (suspects[m] || !n.peers.Alive(m)) {
+				return false
+			}
 		}
-		if ok {
-			return t
-		}
-	}
-	return at
+		return true
+	})
+	return turn
 }
 
 // awaitTurn waits while others sign: until the signature is here, somebody of
@@ -494,7 +493,7 @@ type turnKey struct {
 func (n *Node) takeJoin(from ledger.MemberID, batch, attempt uint64, input int, turn uint64) {
 	v, _ := n.app.now()
 	b, ok := v.Batches.Get(batch)
-	if !ok || b.Done || len(b.Attempts) == 0 || b.Newest().K != attempt || b.Kind == ledger.BatchKeygen || b.Kind == ledger.BatchReshare || turn > 2*ledger.TurnLimit {
+	if !ok || b.Done || len(b.Attempts) == 0 || b.Newest().K != attempt || b.Kind == ledger.BatchKeygen || b.Kind == ledger.BatchReshare || turn > b.Newest().LastTurn() {
 		return
 	}
 	c := b.Newest().Committee(turn)

@@ -84,7 +84,9 @@ func TestKeySharesAreWipedWhenNothingNeedsThem(t *testing.T) {
 			}
 		}
 	}
-	ecdsa := func(epoch, try uint64) keystore.ShareID { return keystore.ShareID{Key: ledger.KeyECDSA1, Epoch: epoch, Try: try} }
+	ecdsa := func(epoch, try uint64) keystore.ShareID {
+		return keystore.ShareID{Key: ledger.KeyECDSA1, Epoch: epoch, Try: try}
+	}
 	stage(ecdsa(1, 1), true)
 	stage(ecdsa(1, 9), false) // a try that led to nothing
 	certified := uint64(1)

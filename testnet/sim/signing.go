@@ -193,14 +193,12 @@ func inputsOf(a ledger.Attempt) int {
 }
 
 func (m *member) pickTurn(a ledger.Attempt, at uint64, suspect map[ledger.MemberID]bool) uint64 {
-	for t := at; t < at+ledger.TurnLimit; t++ {
-		if !slices.ContainsFunc(a.Committee(t), func(id ledger.MemberID) bool {
+	turn, _ := a.NextTurn(at, func(committee []ledger.MemberID) bool {
+		return !slices.ContainsFunc(committee, func(id ledger.MemberID) bool {
 			return id != m.id && (suspect[id] || !m.alive(id))
-		}) {
-			return t
-		}
-	}
-	return at
+		})
+	})
+	return turn
 }
 
 func (m *member) alive(id ledger.MemberID) bool {
