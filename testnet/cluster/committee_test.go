@@ -257,9 +257,16 @@ func (c *change) vote(by []int, words ...string) {
 	c.t.Helper()
 	say := func(i int, words ...string) (said client.Said) {
 		c.t.Helper()
-		cmd := command(c.ctx, append(append([]string{"vote"}, words...), "--dir", c.home(i), "--json")...)
-		if err := cmd.Run(); err != nil {
-			c.t.Fatalf("coffer vote %v: %v\n%s", words, err, cmd.err.String())
+		var cmd *coffer
+		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) { // the leader may have been the node just killed
+			cmd = command(c.ctx, append(append([]string{"vote"}, words...), "--dir", c.home(i), "--json")...)
+			err := cmd.Run()
+			if err == nil {
+				break
+			}
+			if !strings.Contains(cmd.err.String(), "ask again") || time.Now().After(end) {
+				c.t.Fatalf("coffer vote %v: %v\n%s", words, err, cmd.err.String())
+			}
 		}
 		if err := json.Unmarshal(cmd.out.Bytes(), &said); err != nil {
 			c.t.Fatal(err)
