@@ -235,6 +235,11 @@ func (x *execution) leaveHold(a OutflowAct) Code {
 		return code
 	}
 	x.event(b, "hold-left "+a.Outcome)
+	defer func() {
+		if !s.held(b) {
+			s.OnHold.delete(b.ID)
+		}
+	}()
 	switch {
 	case a.Outcome == VoteResume:
 		x.resumeBatch(b)

@@ -187,6 +187,9 @@ func (x *execution) hold(b Batch, cause HoldCause, why string) {
 		}
 	}
 	x.s.closeBatch(b.ID)
+	if x.s.held(b) {
+		x.s.OnHold.put(b.ID, x.s.Millis)
+	}
 	x.s.OutflowsHalt = "HOLD: " + why
 	x.emit(Event{Name: "hold", Batch: b.ID, Note: why})
 }

@@ -242,6 +242,10 @@ func (s *State) booksAt(a AssetParam, c Check) (books, unsure fixed.Int) {
 // leaving is what transactions of ours took out of custody at or below a height and
 // the books still have, since they are not final. unsure is what those may have
 // taken that are not attested to be in a block, or whose end is not known yet.
+//
+// What is on HOLD counts as left. Its contradiction has halted every payment
+// already, and people decide what it came to: a second halt for the same coins
+// would say nothing, and would have to be lifted by a second vote.
 func (s *State) leaving(a AssetParam, height uint64) (sure, unsure fixed.Int) {
 	for id := range s.Live.all() {
 		b := s.Batches.at(id)
@@ -252,15 +256,24 @@ func (s *State) leaving(a AssetParam, height uint64) (sure, unsure fixed.Int) {
 			sure = must(fixed.Add(sure, s.taken(body, a)))
 			continue
 		}
-		var most fixed.Int
-		for _, at := range b.Attempts {
-			if t := s.taken(at, a); most.Less(t) {
-				most = t
-			}
+		unsure = must(fixed.Add(unsure, s.mostTaken(b, a)))
+	}
+	for id := range s.OnHold.all() {
+		if b := s.Batches.at(id); b.Chain == a.Chain {
+			sure = must(fixed.Add(sure, s.mostTaken(b, a)))
 		}
-		unsure = must(fixed.Add(unsure, most))
 	}
 	return sure, unsure
+}
+
+// mostTaken is what a batch's transactions take at most, one of which confirms.
+func (s *State) mostTaken(b Batch, a AssetParam) (most fixed.Int) {
+	for _, at := range b.Attempts {
+		if t := s.taken(at, a); most.Less(t) {
+			most = t
+		}
+	}
+	return most
 }
 
 // bodySpent is the transaction that is attested to have spent the anchor.
@@ -497,6 +510,35 @@ func (s *State) unproven(asset string) string {
 	return ""
 }
 
+// BalanceWanted reports whether a payment waits for a balance of an asset and no
+// member is asked for one that could still count: a member may have one asked for
+// now (BalanceFact with Asked 0) instead of waiting for the minute. At most one in
+// ten seconds.
+func (s *State) BalanceWanted(asset string) bool {
+	a, ok := s.Genesis.Asset(asset)
+	row := s.Solvency.at(asset)
+	switch {
+	case !ok || s.Catching || s.Tips.at(a.Chain).Height == 0 || row.Halt != "" || s.unproven(asset) == "":
+		return false
+	case s.Millis < row.Newest.Asked+askMillis:
+		return false
+	case row.Open != nil && (s.Millis < row.Open.Asked+askMillis || len(row.Open.Words) < s.Epoch().Q()):
+		return false
+	}
+	for id := range s.Live.all() {
+		b := s.Batches.at(id)
+		if b.Kind != BatchPay || b.Spent != nil || b.Chain != a.Chain {
+			continue
+		}
+		for _, o := range b.Outflows {
+			if of, _ := s.Genesis.Asset(s.Outflows.at(o).Asset); slices.Contains(s.spentWith(of), asset) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Disputed reports whether a member's own balance says that the one which counted, at
 // the same block, was too high and the books are not covered (spec: consensus R3).
 func (s *State) Disputed(own BalanceFact) bool {
@@ -561,6 +603,16 @@ func (s *State) checkSolvency() error {
 					return fmt.Errorf("solvency of %s: words not sorted, or a member's twice", id)
 				}
 			}
+		}
+	}
+	for id := range s.OnHold.all() {
+		if b, ok := s.Batches.get(id); !ok || !s.held(b) {
+			return fmt.Errorf("batch %d is listed as on HOLD", id)
+		}
+	}
+	for id, o := range s.Outflows.all() {
+		if o.State == Hold && !s.OnHold.has(o.Batch) {
+			return fmt.Errorf("outflow %d is on HOLD, batch %d is not listed", id, o.Batch)
 		}
 	}
 	for key, m := range s.Moves.all() {

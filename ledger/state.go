@@ -97,6 +97,7 @@ type State struct {
 	Draws    table[string, Draw]     `cbor:"69,keyasint"` // by asset, ledger time and id: payouts planned lately
 	Solvency table[string, Solvency] `cbor:"46,keyasint"` // by asset (solvency.go)
 	Moves    table[string, Move]     `cbor:"67,keyasint"` // "asset/height": what recent facts about that height did to the books
+	OnHold   table[uint64, uint64]   `cbor:"97,keyasint"` // batches with an outflow on HOLD, with the ledger time since when
 
 	Wanted     table[string, WantedCoin]       `cbor:"70,keyasint"` // coins that votes let in, by outpoint
 	Children   table[uint64, []DescendantWord] `cbor:"95,keyasint"` // by open Bitcoin batch: what members see built upon it (descendants.go)
@@ -362,7 +363,7 @@ func (s *State) View() *State {
 	v.Idle, v.IdleLoans = s.Idle.copy(f), s.IdleLoans.copy(f)
 	v.Wanted, v.VaultCoins = s.Wanted.copy(f), s.VaultCoins.copy(f)
 	v.Buckets, v.Draws = s.Buckets.copy(f), s.Draws.copy(f)
-	v.Solvency, v.Moves, v.Children = s.Solvency.copy(f), s.Moves.copy(f), s.Children.copy(f)
+	v.Solvency, v.Moves, v.OnHold, v.Children = s.Solvency.copy(f), s.Moves.copy(f), s.OnHold.copy(f), s.Children.copy(f)
 	if s.Opening != nil {
 		o := *s.Opening
 		v.Opening = &o
