@@ -652,3 +652,41 @@ func TestSolvencyBalanceWanted(t *testing.T) {
 	c.s.setHalt("btc", "a test")
 	wanted("of a halted asset", false)
 }
+
+// A float is booked by a fact without a height, and members may have seen it above
+// the agreed tip: custody at the tip is not held to it. Nor may a traitor push it out
+// of the books by a height that is none. Seen failing with the float held to lie
+// below every block ("custody is held to what came later"), which halted the chain of
+// a new cluster, and with the highest height of all ("a traitor's height").
+func TestSolvencyOfAFloatAboveTheTip(t *testing.T) {
+	c := newCluster(t)
+	c.tick(1000)
+	c.tick(1000)
+	c.keygen()
+	c.flip()
+	c.some(3, KindHeight, []HeightReport{{Chain: Ethereum, Height: 100, Hash: "e"}})
+	for i := range 2 {
+		c.say(i, KindHeight, []HeightReport{{Chain: Ethereum, Height: 103, Hash: "f"}})
+	}
+	c.say(3, KindHeight, []HeightReport{{Chain: Ethereum, Height: 1 << 40, Hash: "x"}})
+	if tip := c.s.Tips.at(Ethereum).Height; tip != 103 {
+		t.Fatalf("tip %d", tip)
+	}
+	c.say(2, KindHeight, []HeightReport{{Chain: Ethereum, Height: 108, Hash: "g"}})
+	k := c.asked("eth")
+	if k.Height != 103 {
+		t.Fatalf("asked at %d", k.Height)
+	}
+	c.some(3, KindFloat, FloatFact{Chain: Ethereum, Address: c.hot().Address, Amount: etherCore})
+	before := c.s.View()
+	if row := c.counts("eth", k, "0"); row.Halt != "" || row.Good != k.Asked {
+		t.Fatalf("custody is held to what came later: %+v", row)
+	}
+	c.s = before
+	for i := range 3 {
+		c.say(i, KindHeight, []HeightReport{{Chain: Ethereum, Height: 109, Hash: "h"}})
+	}
+	if row := c.counts("eth", c.asked("eth"), less(etherCore.String(), 1)); row.Halt == "" {
+		t.Errorf("a traitor's height keeps the float out of the books: %+v", row)
+	}
+}

@@ -141,12 +141,35 @@ func (x *execution) float(m MemberID, f FloatFact) Code {
 	if !x.fact(m, KindFloat, f, s.Epoch().Q()) {
 		return OK
 	}
-	defer x.moves(f.Chain, 0)() // its height is nobody's word
+	defer x.moves(f.Chain, s.seenBy(f.Chain))()
 	sender = sender.receive(c.Float)
 	sender.Booked = true
 	s.Senders.put(f.Address, sender)
 	x.emit(Event{Name: "float", Amount: c.Float.String(), Note: f.Address})
 	return OK
+}
+
+// seenBy is a height at or above which a fact lies that a quorum says and that
+// carries no height: the highest that f+1 members have reported. Whoever says a
+// fact has reported the height that he saw it at, so the lowest of the honest ones
+// of a quorum is no higher; and no f traitors can raise it.
+//
+// Why not the agreed tip: it may be behind what members saw, and custody at the tip
+// would be held to a float that came later.
+func (s *State) seenBy(chain string) uint64 {
+	var hs []uint64
+	for _, m := range s.Epoch().Members {
+		for _, h := range s.Seats.at(m.ID.String()).Heights {
+			if h.Chain == chain {
+				hs = append(hs, h.Height)
+			}
+		}
+	}
+	if len(hs) <= s.Epoch().F {
+		return 0 // nobody can have seen anything
+	}
+	slices.Sort(hs)
+	return hs[len(hs)-1-s.Epoch().F]
 }
 
 // planSweeps plans the way into the hot address for deposits that wait at their

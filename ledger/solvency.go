@@ -471,7 +471,9 @@ func (s *State) spentWith(a AssetParam) []string {
 	return []string{a.ID}
 }
 
-// haltOf is HaltOf for a batch.
+// Halts is HaltOf for a batch: of any asset that it pays or pays with.
+func (s *State) Halts(b Batch) string { return s.haltOf(b) }
+
 func (s *State) haltOf(b Batch) string {
 	for _, id := range b.Outflows {
 		if why := s.HaltOf(s.Outflows.at(id).Asset); why != "" {

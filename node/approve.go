@@ -81,6 +81,9 @@ func (n *Node) mayApproveAt(a ledger.Approval, now time.Time) ([]byte, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if why := disputed(v, n.balances); why != "" {
+		return nil, fmt.Errorf("solvency disputed: %s", why)
+	}
 	vs := judgePlans(v, a.Height, now, n.verdicts)
 	clear(n.verdicts)
 	for _, x := range vs {
@@ -146,6 +149,7 @@ func (n *Node) world(ctx context.Context, v *ledger.State) world {
 		}
 	}
 	w.tooCheap = maps.Clone(n.tooCheap)
+	w.balances = maps.Clone(n.balances)
 	w.forked = map[string]bool{}
 	for c, st := range n.chainStatus {
 		w.forked[c] = st.Failing == chains.ErrDeepFork.Error()

@@ -34,8 +34,9 @@ type world struct {
 	tooCheap map[inputKey]bool // newest transactions that the own chain node refused as too cheap
 	forked   map[string]bool   // chains whose best branch left the final one
 	flip     *ledger.Certificate
-	wiped    []ledger.Generation // KeyShares that this member destroyed
-	feeEvery uint64              // ms
+	wiped    []ledger.Generation           // KeyShares that this member destroyed
+	balances map[string]ledger.BalanceFact // by asset: what this member found at the block last asked for
+	feeEvery uint64                        // ms
 	caughtUp bool
 }
 
@@ -97,6 +98,9 @@ func planAttestations(v *ledger.State, w world) []statement {
 	}
 	if rs := planPrices(v, seat, w); len(rs) > 0 {
 		say(ledger.KindPrice, rs)
+	}
+	for _, f := range planBalances(v, w) {
+		say(ledger.KindBalance, f)
 	}
 	for _, c := range v.Genesis.Chains {
 		o, ok := w.seen[c.Name]

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"maps"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +50,10 @@ var (
 	descHeard    = desc("coffer_member_last_heard_seconds", "Seconds since this node heard from a peer.", "peer")
 	descHalted   = desc("coffer_halted", "1 for what stops payouts: broken, halt, hold or vote (all payouts), node (this one signs nothing).", "why")
 	descAsset    = desc("coffer_asset_halted", "1 while nothing of an asset is planned or signed: custody does not hold what is owed.", "asset")
+	descCustody  = desc("coffer_custody_units", "Base units that a quorum last saw at addresses of ours, and what was leaving.", "asset")
+	descOwed     = desc("coffer_liabilities_units", "Base units that the books had at the same block.", "asset")
+	descProven   = desc("coffer_solvency_age_seconds", "Ledger time since the newest balance that covered the books was asked for; above 600 nothing of the asset is signed.", "asset")
+	descDisputed = desc("coffer_solvency_disputed", "1 while this node's own chain shows less than the balance that counted, and too little.", "asset")
 	descPaused   = desc("coffer_paused", "1 while outflows are paused.")
 	descReady    = desc("coffer_ready", "1 if /readyz says so.")
 	descPre      = desc("coffer_preparams", "Sets of pre-parameters that lie ready.")
@@ -67,7 +73,7 @@ var (
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descTry, descLeft, descNotReady, descDropped, descChanges, descChange,
-		descSpare, descHeard, descHalted, descAsset, descPaused, descReady,
+		descSpare, descHeard, descHalted, descAsset, descPaused, descReady, descCustody, descOwed, descProven, descDisputed,
 		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descEquiv,
 	} {
 		ch <- d
@@ -102,7 +108,22 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for kind, age := range c.n.figures.ages(time.Now()) {
 		gauge(descTally, age.Seconds(), kind)
 	}
+	c.n.mu.Lock()
+	own := maps.Clone(c.n.balances)
+	c.n.mu.Unlock()
+	for _, a := range v.Genesis.Assets {
+		gauge(descDisputed, one(v.Disputed(own[a.ID])), a.ID)
+	}
 	ofLedger(v, gauge)
+}
+
+// units is of display only: what a float cannot hold exactly decides nothing.
+func units(n fixed.Int) float64 {
+	f, err := strconv.ParseFloat(n.String(), 64)
+	if err != nil {
+		return 0
+	}
+	return f
 }
 
 func one(yes bool) float64 {
@@ -167,6 +188,11 @@ func ofLedger(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels 
 	}
 	for _, a := range v.Genesis.Assets {
 		gauge(descAsset, one(v.HaltOf(a.ID) != ""), a.ID)
+		if row, ok := v.Solvency.Get(a.ID); ok && v.Epoch().Number > 0 {
+			gauge(descCustody, units(row.Newest.Amount)+units(row.Newest.Leaving), a.ID)
+			gauge(descOwed, units(row.Newest.Books), a.ID)
+			gauge(descProven, seconds(row.Good), a.ID)
+		}
 		if p, ok := v.Prices.Get(a.ID); ok && p.Millis != 0 {
 			gauge(descPriceAge, seconds(p.Millis), a.ID)
 		}

@@ -32,7 +32,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "coffer_attestation_refusals_total", Help: "Own attestations that the ledger refused, by code.",
 		}, []string{"code"}),
 		unsigned: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "coffer_signer_refusals_total", Help: "Attempts this node would not sign, by check: transaction, timely, chain, fence, caps, limit, screening.",
+			Name: "coffer_signer_refusals_total", Help: "Attempts this node would not sign, by check: transaction, timely, chain, fence, solvency, caps, limit, screening.",
 		}, []string{"check"}),
 		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "coffer_session_total", Help: "Signing sessions joined, by curve and outcome.",

@@ -85,7 +85,8 @@ type Node struct {
 	wiped       []ledger.Generation // KeyShares that this keystore has destroyed
 	restored    string              // why this seat is a learner; "": it is none
 	gaveUp      map[jobKey]ledger.GaveUp
-	tooCheap    map[inputKey]bool // newest transactions that the own chain node refused as too cheap
+	balances    map[string]ledger.BalanceFact // by asset: what this node's chain held at the block last asked for
+	tooCheap    map[inputKey]bool             // newest transactions that the own chain node refused as too cheap
 	refusals    map[jobKey]ledger.Refusal
 	failedAt    map[jobKey]time.Time
 	blames      map[ledger.MemberID]blamed
@@ -110,7 +111,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		refusals: map[jobKey]ledger.Refusal{}, screening: newScreening(cfg.Screen),
 		failedAt: map[jobKey]time.Time{}, blames: map[ledger.MemberID]blamed{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
-		fences: map[string]*Fence{}, tooCheap: map[inputKey]bool{},
+		fences: map[string]*Fence{}, tooCheap: map[inputKey]bool{}, balances: map[string]ledger.BalanceFact{},
 	}
 	n.metrics = newMetrics(n.reg)
 	if n.liar, err = newTraitor(n, cfg.TraitorOf, g); err != nil {

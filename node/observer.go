@@ -48,7 +48,8 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 					n.log.Warn("no rescan", slog.String("chain", name), slog.Any("err", err))
 				}
 			}
-			o, next, err := chain.Watch(ctx, chainView(v, name), cursor)
+			view := chainView(v, name)
+			o, next, err := chain.Watch(ctx, view, cursor)
 			if errors.Is(err, chains.ErrCursor) {
 				cursor = nil
 			}
@@ -62,6 +63,7 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 				if time.Since(saved) > 10*time.Second {
 					save()
 				}
+				n.weigh(ctx, v, name, chain, view, cursor)
 			}
 			if err == nil && o.Behind > 0 {
 				continue
@@ -98,6 +100,7 @@ func chainView(v *ledger.State, chain string) chains.View {
 		view.Native = v.NativeReceived
 		for _, role := range []string{address.RoleHot, address.RoleGas} {
 			if w, ok := v.Vault(chain, role); ok {
+				view.Vaults = append(view.Vaults, w.Address)
 				if s, ok := v.Senders.Get(w.Address); ok && !s.Booked {
 					view.Floats = append(view.Floats, w.Address)
 				}

@@ -30,6 +30,7 @@ type World struct {
 	Wiped          []ledger.Generation // KeyShares that this member destroyed
 	FeeEveryMillis uint64
 	CaughtUp       bool
+	Balances       map[string]ledger.BalanceFact // by asset: what was found at the block last asked for
 }
 
 // PlanAttestations says what the ledger has not heard from this member.
@@ -37,7 +38,7 @@ func PlanAttestations(v *ledger.State, w World) []Statement {
 	var out []Statement
 	for _, s := range planAttestations(v, world{
 		self: w.Self, clock: w.Clock, prices: w.Prices, seen: w.Seen, ready: w.Ready, tests: w.Tests,
-		gaveUp: w.GaveUp, flip: w.Flip, wiped: w.Wiped, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp, said: w.Said,
+		gaveUp: w.GaveUp, flip: w.Flip, wiped: w.Wiped, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp, said: w.Said, balances: w.Balances,
 	}) {
 		out = append(out, Statement{s.kind, s.body})
 	}
@@ -58,6 +59,15 @@ func PlanSigning(v *ledger.State, self ledger.MemberID) []Job {
 	}
 	return out
 }
+
+// Unproven says why a member that found these balances signs no payment of a batch
+// for want of solvency (spec: committee S5); empty: it may.
+func Unproven(v *ledger.State, b ledger.Batch, own map[string]ledger.BalanceFact) string {
+	return unproven(v, b, own)
+}
+
+// Disputed says why it approves nothing (spec: consensus R3).
+func Disputed(v *ledger.State, own map[string]ledger.BalanceFact) string { return disputed(v, own) }
 
 // PlanBroadcasts says which batches wait for their anchor to be spent.
 func PlanBroadcasts(v *ledger.State) []ledger.Batch { return planBroadcasts(v) }

@@ -33,7 +33,7 @@ type inputKey struct {
 
 // planSigning says for which attempts self should hold or make signatures now:
 // batches that are open, whose anchor is not seen spent, and on whose roster
-// self stands. Oldest first. A pause and a halt stop payments;
+// self stands. Oldest first. A pause and a halt stop payments, an asset's its own;
 // test signatures of an eviction that a halt is the reason for go on.
 func planSigning(v *ledger.State, self ledger.MemberID) []job {
 	var jobs []job
@@ -43,6 +43,9 @@ func planSigning(v *ledger.State, self ledger.MemberID) []job {
 		b, ok := v.Batches.Get(id)
 		if !ok || b.Spent != nil || b.Kind == ledger.BatchKeygen || b.Kind == ledger.BatchReshare || stopped && b.Kind == ledger.BatchPay {
 			continue
+		}
+		if b.Kind == ledger.BatchPay && v.Halts(b) != "" {
+			continue // whoever signs it now stops
 		}
 		a := b.Newest()
 		if !slices.Contains(a.Roster, self) {
@@ -187,9 +190,10 @@ const (
 	checkTimely      = "timely"      // S3
 	checkChain       = "chain"       // the chain is not followed well enough (outflows R-3)
 	checkFence       = "fence"       // the chain is ahead of the ledger (outflows C10)
+	checkSolvency    = "solvency"    // S5: custody is not known to hold what is owed
 )
 
-var signerChecks = []string{checkTransaction, checkTimely, checkChain, checkFence, "caps", "limit", "screening"}
+var signerChecks = []string{checkTransaction, checkTimely, checkChain, checkFence, checkSolvency, "caps", "limit", "screening"}
 
 func (n *Node) giveUp(j job) {
 	n.mu.Lock()
@@ -208,6 +212,9 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 	}
 	j.batch, j.attempt = b, b.Newest() // of the ledger that the certificate covers, not of the one that began the job
 	if j.kind == ledger.BatchPay {
+		if why := n.unproven(v, j.batch); why != "" {
+			return &refusal{checkSolvency, fmt.Errorf("refused: solvency: %s", why)}
+		}
 		if why := n.refuses(ctx, v, j); why != "" {
 			return fmt.Errorf("refused: %s", why)
 		}

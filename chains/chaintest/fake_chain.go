@@ -279,9 +279,10 @@ func (f *Fake) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o c
 	if behind == 0 && ok {
 		o.Fee = &ledger.FeeReport{Chain: f.name, Rate: f.rate, Tip: f.tip}
 	}
-	if o.Tip.Hash != "" && f.accounts {
+	if o.Tip.Hash != "" && f.accounts && o.Tip.Height <= f.head() {
+		final := f.booksOf(o.Tip.Height)
 		for _, a := range v.Floats {
-			o.Floats = append(o.Floats, ledger.FloatFact{Chain: f.name, Address: a, Amount: f.now.balances[a+"/"+f.native]})
+			o.Floats = append(o.Floats, ledger.FloatFact{Chain: f.name, Address: a, Amount: final.balances[a+"/"+f.native]})
 		}
 	}
 	return o, s.Cursor(), nil

@@ -132,21 +132,24 @@ func newVoteSchemeCmd() *cobra.Command {
 
 func newVoteHaltCmd() *cobra.Command {
 	return proposeCmd(&cobra.Command{
-		Use: "halt", Short: "Propose to halt all outflows until a vote lifts it",
-		Example: "  coffer vote halt --text 'a spend nobody planned' --dir ./n1",
+		Use: "halt", Short: "Propose to halt all outflows, or those of one asset, until a vote lifts it",
+		Example: "  coffer vote halt --text 'a spend nobody planned' --dir ./n1\n  coffer vote halt --pool usdt.eth --text 'its issuer froze the vault' --dir ./n1",
 		Args:    args(cobra.NoArgs),
-	}, false, func(string, []string) (client.Proposal, error) {
-		return client.Proposal{Kind: "stop", Flag: "halt"}, nil
+	}, true, func(pool string, _ []string) (client.Proposal, error) {
+		return client.Proposal{Kind: "stop", Flag: "halt", Pool: pool}, nil
 	})
 }
 
 func newVoteUnhaltCmd() *cobra.Command {
 	return proposeCmd(&cobra.Command{
 		Use: "unhalt", Short: "Propose to lift the halt that your node shows now, and no later one",
-		Example: "  coffer vote unhalt --text 'explained: see the incident report' --dir ./n1",
+		Long: `Lifts the halt of all outflows, or with --pool that of one asset, also one that is
+no pool, as eth. Of an asset nothing is signed before the next attested balance
+covers its books; one that does not halts it again.`,
+		Example: "  coffer vote unhalt --text 'explained: see the incident report' --dir ./n1\n  coffer vote unhalt --pool btc --text 'the coins were brought back' --dir ./n1",
 		Args:    args(cobra.NoArgs),
-	}, false, func(string, []string) (client.Proposal, error) {
-		return client.Proposal{Kind: "lift", Flag: "halt"}, nil
+	}, true, func(pool string, _ []string) (client.Proposal, error) {
+		return client.Proposal{Kind: "lift", Flag: "halt", Pool: pool}, nil
 	})
 }
 

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"slices"
 	"time"
 
@@ -69,8 +70,9 @@ type memory struct {
 	cursors map[string]chains.Cursor
 	dark    map[string]int // chain → step until which its endpoint does not answer
 	prices  map[string]ledger.PriceReport
-	pending uint64 // attestation number under way
-	until   int    // step until which it is waited for
+	weighed map[string]ledger.BalanceFact // by asset: what custody held at the block last asked for
+	pending uint64                        // attestation number under way
+	until   int                           // step until which it is waited for
 
 	fences   map[string]*node.Fence // by chain
 	work     map[workKey]*work
@@ -93,7 +95,7 @@ func (m *member) boot(s *ledger.State) {
 	m.up = true
 	m.memory = memory{
 		state: s, seen: map[string]chains.Observations{}, cursors: map[string]chains.Cursor{}, dark: map[string]int{},
-		prices: map[string]ledger.PriceReport{}, work: map[workKey]*work{}, pausedAt: map[node.AttemptKey]int{},
+		prices: map[string]ledger.PriceReport{}, weighed: map[string]ledger.BalanceFact{}, work: map[workKey]*work{}, pausedAt: map[node.AttemptKey]int{},
 		raws: map[inputKey]chains.Raw{}, free: map[ledger.Generation]uint64{}, fences: map[string]*node.Fence{},
 	}
 	for c, cur := range m.disk.cursors {
@@ -206,12 +208,34 @@ func (m *member) observe() {
 			m.dark[c.Name] = m.s.step + m.s.between(4, 60)
 			continue
 		}
-		o, next, err := m.s.chain(c.Name).Watch(ctx, node.ChainView(m.state, c.Name), m.cursors[c.Name])
+		view := node.ChainView(m.state, c.Name)
+		o, next, err := m.s.chain(c.Name).Watch(ctx, view, m.cursors[c.Name])
 		if err != nil {
 			m.s.fail("member %d watches %s: %w", m.i, c.Name, err)
 			return
 		}
 		m.seen[c.Name], m.cursors[c.Name] = o, next
+		m.weigh(c.Name, view)
+	}
+}
+
+// weigh answers the ledger's questions about one chain's assets, as package node
+// does with every step of its follower.
+func (m *member) weigh(chain string, view chains.View) {
+	asks := m.state.Asks(m.id, chain)
+	for _, a := range m.s.genesis.Assets {
+		k, asked := asks[a.ID]
+		if !asked || m.s.cfg.untold || m.weighed[a.ID].Asked == k.Asked {
+			continue
+		}
+		h, err := m.s.chain(chain).Custody(ctx, view, m.cursors[chain], chains.Ask{Asset: a.ID, Height: k.Height, At: k.At})
+		switch {
+		case errors.Is(err, chains.ErrNoBalance): // its picture is behind, or a fork took the block
+		case err != nil:
+			m.s.fail("member %d weighs %s: %w", m.i, a.ID, err)
+		default:
+			m.weighed[a.ID] = ledger.BalanceFact{Asset: a.ID, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount}
+		}
 	}
 }
 
@@ -229,6 +253,7 @@ func (m *member) attest() {
 	w := node.World{
 		Self: m.id, Clock: m.clock(), Prices: m.prices, Seen: m.seen, Ready: m.disk.ready, Tests: m.tests(), GaveUp: m.gaveUp,
 		FeeEveryMillis: 20_000, Said: m.disk.said, Wiped: m.disk.wiped, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
+		Balances: m.weighed,
 	}
 	if o := m.state.Opening; o != nil {
 		w.Flip = m.certificateOf(o.Height)
@@ -286,6 +311,9 @@ func (m *member) lie(said []node.Statement) []node.Statement {
 		case ledger.SpentFact:
 			b.Foreign = true
 			said[i].Body = b
+		case ledger.BalanceFact:
+			b.Amount = fixed.New(uint64(m.s.between(0, 1<<50)))
+			said[i].Body = b
 		}
 	}
 	for id := range m.state.Live.All() {
@@ -319,6 +347,8 @@ func kindOf(body any) ledger.Kind {
 		return ledger.KindFinal
 	case ledger.SpentFact:
 		return ledger.KindSpent
+	case ledger.BalanceFact:
+		return ledger.KindBalance
 	}
 	panic("not a fact that is planted")
 }
@@ -386,6 +416,9 @@ func (m *member) toApprove() (uint64, bool) {
 func (m *member) mayApprove() bool {
 	if m.state.Epoch().Number == 0 || m.liar {
 		return true
+	}
+	if node.Disputed(m.state, m.weighed) != "" {
+		return false
 	}
 	tolerance := clockTolerance
 	if m.state.Catching {

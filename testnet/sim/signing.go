@@ -138,6 +138,9 @@ func (m *member) signJob(b ledger.Batch, a ledger.Attempt) {
 	case !timely:
 		m.giveUp(k)
 		return
+	case node.Unproven(m.state, b, m.weighed) != "" && !m.s.cfg.mistakes.unweighed:
+		m.s.rep.Unproven++
+		return
 	}
 	if m.s.reached(pointCertified, m, b.ID) {
 		return

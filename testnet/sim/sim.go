@@ -28,6 +28,8 @@ type Config struct {
 
 	votes    float64  // how often members vote, percent of steps; 0: now and then
 	patience int      // calm steps to come to rest in; 0: restSteps
+	untold   bool     // no member's chain tells what custody holds
+	robbed   bool     // a test takes coins away: an asset may be halted for it
 	mistakes mistakes // planted ones, for proving that they are found
 
 	at func(p point, m *member, batch uint64) // a test that kills at a point of a payment; nil: none does
@@ -58,6 +60,7 @@ func (s *sim) reached(p point, m *member, batch uint64) bool {
 type mistakes struct {
 	build     func(*member, ledger.Batch, ledger.Attempt) (ledger.Attempt, bool) // another transaction to be signed instead
 	blind     bool                                                               // members sign without VerifySpend
+	unweighed bool                                                               // members sign without a good balance
 	fenceless bool                                                               // members sign without asking the chain
 	skip      func(m *member, height uint64) bool                                // a replica passes over a command
 	claim     func(*member) []any                                                // facts that the member says besides
@@ -77,6 +80,7 @@ type Report struct {
 	Bumps, Repriced, Cancels, Requeued         int
 	Sessions, Aborted, Signatures, Variants    int
 	Fenced                                     int
+	Balances, Good, Short, Unproven            int
 	Broadcasts, Retries, Compared              int
 	Lies                                       int
 	Flips, Dropped, Rollbacks, Wiped           int
@@ -89,12 +93,12 @@ func (r Report) String() string {
 		"%d deposits (%d credited, %d in suspense), %d kills, %d restarts (%d replayed from genesis, %d compared byte by byte), "+
 		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d reorgs in %d blocks, "+
 		"%d boosted, %d recoups, %d deposits taken back, %d congestions, %d bumps, %d repriced, %d cancels, %d paid again, "+
-		"%d sessions (%d aborted), %d times fenced off, %d signatures (%d variants), %d retries, %d broadcasts, %d epochs (%d rollbacks, %d dropped), %d shares wiped, head %.8s",
+		"%d sessions (%d aborted), %d times fenced off, %d balances counted (%d good, %d short), %d times without one, %d signatures (%d variants), %d retries, %d broadcasts, %d epochs (%d rollbacks, %d dropped), %d shares wiped, head %.8s",
 		r.Seed, r.Members, r.Steps, r.RestSteps, r.Commands, r.Intents, r.Refused, r.Outflows, r.Paid, r.Refunded,
 		r.Deposits, r.Credited, r.Suspended, r.Kills, r.Restarts, r.Replayed, r.Compared,
 		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Reorgs, r.Blocks,
 		r.Boosted, r.Recoups, r.Reversed, r.Congestions, r.Bumps, r.Repriced, r.Cancels, r.Requeued,
-		r.Sessions, r.Aborted, r.Fenced, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Flips, r.Rollbacks, r.Dropped, r.Wiped, r.Head)
+		r.Sessions, r.Aborted, r.Fenced, r.Balances, r.Good, r.Short, r.Unproven, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Flips, r.Rollbacks, r.Dropped, r.Wiped, r.Head)
 }
 
 // sim is one run.
@@ -119,6 +123,7 @@ type sim struct {
 	world     world
 	clients   []*client
 	auditor   *auditor
+	weighed   map[string]uint64 // by asset: when the newest balance that counted was asked for
 }
 
 // Run is one run. The error says what went wrong, with seed and step.
@@ -131,7 +136,7 @@ func Run(cfg Config) (Report, error) {
 func newRun(cfg Config) *sim {
 	s := &sim{
 		cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0xc0ffe4)), now: startMillis,
-		mail: map[int][]func(){}, sessions: map[sessionName]*session{},
+		mail: map[int][]func(){}, sessions: map[sessionName]*session{}, weighed: map[string]uint64{},
 		rep: Report{Seed: cfg.Seed, Steps: cfg.Steps, Codes: map[ledger.Code]int{}},
 	}
 	s.found()
