@@ -690,3 +690,18 @@ func TestSolvencyOfAFloatAboveTheTip(t *testing.T) {
 		t.Errorf("a traitor's height keeps the float out of the books: %+v", row)
 	}
 }
+
+// A sweep stays in custody but for its gas, which native coins at a deposit address
+// are missing while its end is not known. Seen failing with no gas of sweeps ("takes 0
+// of eth"): a check between a sweep's block and the fact of it would have halted the
+// chain.
+func TestSolvencyOfASweepsGas(t *testing.T) {
+	c, _, w := lent(t)
+	in := c.inflowTo(accountOf(c, w), "usdt.eth", PurposeSupply, "600000000")
+	at := Attempt{Ethereum: &EthereumTx{From: in.Address, To: c.hot().Address, Gas: 21_000, FeeCap: 3, Value: n("7")}}
+	for asset, want := range map[string]string{"eth": "63000", "usdt.eth": "0"} {
+		if got := c.s.taken(at, must2(c.s.Genesis.Asset(asset))); got != n(want) {
+			t.Errorf("takes %s of %s, want %s", got, asset, want)
+		}
+	}
+}

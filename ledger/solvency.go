@@ -266,16 +266,6 @@ func (s *State) leaving(a AssetParam, height uint64) (sure, unsure fixed.Int) {
 	return sure, unsure
 }
 
-// mostTaken is what a batch's transactions take at most, one of which confirms.
-func (s *State) mostTaken(b Batch, a AssetParam) (most fixed.Int) {
-	for _, at := range b.Attempts {
-		if t := s.taken(at, a); most.Less(t) {
-			most = t
-		}
-	}
-	return most
-}
-
 // bodySpent is the transaction that is attested to have spent the anchor.
 func (b Batch) bodySpent() (Attempt, bool) {
 	if b.Spent == nil {
@@ -297,7 +287,11 @@ func (s *State) taken(at Attempt, a AssetParam) fixed.Int {
 		}
 		return fixed.New(out)
 	case at.Ethereum != nil && !s.fromVault(at.Ethereum.From):
-		return fixed.Int{} // a sweep, at the cost of its own address
+		if !a.isNative() {
+			return fixed.Int{}
+		}
+		// A sweep of native coins takes its gas out of them; others burn what we sent for it.
+		return must(fixed.Mul(fixed.New(at.Ethereum.Gas), fixed.New(at.Ethereum.FeeCap)))
 	case at.Ethereum != nil && a.Token == "":
 		return must(fixed.Add(at.Ethereum.Value, must(fixed.Mul(fixed.New(at.Ethereum.Gas), fixed.New(at.Ethereum.FeeCap)))))
 	case at.Ethereum != nil && at.Ethereum.To == a.Token:
