@@ -314,15 +314,16 @@ type cluster struct {
 	quiet    *slog.Logger
 }
 
-// memoryLog is raft's store in memory, without its fault that deleting from 0 in
-// an empty log, which raft does after a snapshot was installed twice in a row,
-// makes the last index 2⁶⁴−1. raftlog deletes nothing then.
+// memoryLog is raft's store in memory, without its fault that deleting from 0 makes
+// the last index 2⁶⁴−1. Raft does so where it found the log empty, after an installed
+// snapshot, whatever was stored meanwhile. raftlog deletes from its first entry.
 type memoryLog struct{ *raft.InmemStore }
 
 func newMemoryLog() memoryLog { return memoryLog{raft.NewInmemStore()} }
 
 func (l memoryLog) DeleteRange(from, to uint64) error {
-	if last, err := l.LastIndex(); err != nil || last == 0 {
+	first, err := l.FirstIndex()
+	if from = max(from, first); err != nil || first == 0 || from > to {
 		return err
 	}
 	return l.InmemStore.DeleteRange(from, to)
@@ -371,7 +372,7 @@ func newCluster(t testing.TB, n int) *cluster {
 func (c *cluster) newMember(i int) *member {
 	key := seedKey(i)
 	m := &member{n: i, id: ledger.MemberID(key.Public().(ed25519.PublicKey)), key: key, dir: c.t.TempDir(),
-		log: raft.NewInmemStore(), keys: &keystore{}}
+		log: newMemoryLog(), keys: &keystore{}}
 	m.judge("", nil)
 	c.members = append(c.members, m)
 	return m
