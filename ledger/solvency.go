@@ -75,8 +75,8 @@ type Balance struct {
 	Unsure  fixed.Int `cbor:"7,keyasint"` // what may be missing or not, as facts about it are still under way
 }
 
-// missing is how much is not there.
-func (b Balance) missing() fixed.Int {
+// Missing is how much is not there.
+func (b Balance) Missing() fixed.Int {
 	have := must(fixed.Add(b.Amount, b.Leaving))
 	return must(fixed.Sub(b.Books, lesser(have, b.Books)))
 }
@@ -152,7 +152,7 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 
 	row := s.Solvency.at(a.ID)
 	row.Open, row.Newest = nil, b
-	missing := b.missing()
+	missing := b.Missing()
 	switch {
 	case missing.IsZero():
 		row.Short = 0
@@ -176,7 +176,7 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 // shortage says in numbers what is wrong.
 func (b Balance) shortage() string {
 	return fmt.Sprintf("at block %d custody holds %s and %s was leaving, the books have %s: %s missing, of which %s may be under way",
-		b.Height, b.Amount, b.Leaving, b.Books, b.missing(), lesser(b.missing(), b.Unsure))
+		b.Height, b.Amount, b.Leaving, b.Books, b.Missing(), lesser(b.Missing(), b.Unsure))
 }
 
 // books is what the books of an asset have now and custody must hold: owed, which
@@ -543,7 +543,7 @@ func (s *State) Disputed(own BalanceFact) bool {
 		return false
 	}
 	b.Amount = own.Amount
-	return b.Unsure.Less(b.missing())
+	return b.Unsure.Less(b.Missing())
 }
 
 // Asks are the balances that a member is still to be heard about, of one chain.

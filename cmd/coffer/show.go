@@ -268,6 +268,22 @@ func statusRows(p *printer, st *client.Status) {
 	for _, x := range st.Caps {
 		p.row("may leave "+x.Asset, fmt.Sprintf("%s of %s this %s", x.Left, x.Capacity, x.Window))
 	}
+	for _, x := range st.Custody {
+		text := "no balance attested yet"
+		if x.Height > 0 {
+			text = fmt.Sprintf("%s and %s leaving at block %d, the books have %s", x.Amount, x.Leaving, x.Height, x.Books)
+		}
+		if x.Missing != "0" {
+			text += ": " + x.Missing + " MISSING"
+		}
+		if x.Good != nil {
+			text += ", covered " + ago(x.Good, st.LedgerTime)
+		}
+		p.row("custody "+x.Asset, text)
+		if x.Halted != "" {
+			p.row("halted "+x.Asset, x.Halted)
+		}
+	}
 	p.row("this node", fmt.Sprintf("%d sessions under way, %d pre-parameter sets, key shares of %s", st.Local.Sessions, st.Local.PreParams, orDash(strings.Join(st.Local.Keys, ", "))))
 	if st.BorrowOff {
 		p.row("borrowing", "off")

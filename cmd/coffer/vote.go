@@ -216,6 +216,20 @@ func newResumeCmd() *cobra.Command {
 	})
 }
 
+func newWeighCmd() *cobra.Command {
+	return controlCmd(&cobra.Command{
+		Use: "weigh ASSET", Short: "Have an asset's custody weighed against the books now, not at the next minute",
+		Example: "  coffer weigh usdt.eth --dir ./n1\n  coffer status",
+		Args:    args(cobra.ExactArgs(1)),
+	}, func(ctx context.Context, s *session, c *client.Control, a []string) error {
+		said, err := c.Weigh(ctx, a[0])
+		if err != nil {
+			return err
+		}
+		return s.showSaid(said)
+	})
+}
+
 func onOff(word, on, off string) (string, error) {
 	switch word {
 	case "on":

@@ -145,7 +145,7 @@ func (s *server) statusOf(v view) client.Status {
 		Cluster: v.ClusterName(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
 		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(),
 		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
-		OpenSince: map[string]time.Time{}, Caps: v.capsLeft(), BorrowOff: v.BorrowOff,
+		OpenSince: map[string]time.Time{}, Caps: v.capsLeft(), Custody: v.custody(), BorrowOff: v.BorrowOff,
 		Seats: v.seating(), Changes: v.pendingChanges(), Next: v.nextEpoch(), Dropped: v.droppedEpoch(),
 		Local: client.LocalStatus{Sessions: len(s.b.Sessions()), Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},
 	}
@@ -182,6 +182,28 @@ func (s *server) statusOf(v view) client.Status {
 	}
 	out.Oldest = atOrNil(oldest)
 	return out
+}
+
+// custody is what is known of each asset's solvency.
+func (v view) custody() []client.Custody {
+	out := []client.Custody{}
+	for _, a := range v.Genesis.Assets {
+		row, _ := v.Solvency.Get(a.ID)
+		b := row.Newest
+		out = append(out, client.Custody{
+			Asset: a.ID, Height: b.Height, Amount: b.Amount.String(), Leaving: b.Leaving.String(), Books: b.Books.String(),
+			Missing: b.Missing().String(), Good: atOrNil(row.Good), Halted: row.Halt,
+		})
+	}
+	return out
+}
+
+// halted is why nothing of an asset leaves, for want of coins or for everything's sake.
+func (v view) halted(asset string) string {
+	if v.OutflowsHalt != "" {
+		return v.OutflowsHalt
+	}
+	return v.HaltOf(asset)
 }
 
 func (v view) capsLeft() []client.CapLeft {

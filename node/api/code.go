@@ -109,7 +109,7 @@ var advice = map[ledger.Code]string{
 	ledger.DuplicateInflow:     "this deposit was counted already",
 	ledger.Paused:              "the pool is paused: try again when it is not",
 	ledger.Frozen:              "the pool is frozen: repaying and withdrawing go on where they are allowed",
-	ledger.Halted:              "outflows are halted, or the cluster has no keys yet: see /v1/cluster",
+	ledger.Halted:              "outflows are halted, all or of this asset, its chain's fee rate is not known, or the cluster has no keys yet: see /v1/status",
 	ledger.CatchingUp:          "ledger time is catching up: send the same text again in a moment",
 	ledger.PriceStale:          "the price is too old: try again after the next round",
 	ledger.PriceSuspect:        "the price moved too far in one round: try again when it is confirmed",

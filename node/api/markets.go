@@ -131,8 +131,8 @@ func (v view) limits(out *client.Pool, m ledger.MarketView) {
 	switch {
 	case v.Catching:
 		block("withdraw", ledger.CatchingUp, "", "")
-	case v.OutflowsHalt != "":
-		block("withdraw", ledger.Halted, "", v.OutflowsHalt)
+	case v.halted(p.Param.Asset) != "":
+		block("withdraw", ledger.Halted, "", v.halted(p.Param.Asset))
 	case p.Paused:
 		block("withdraw", ledger.Paused, "", "")
 	case p.Cash.Less(leastWithdraw):
@@ -141,8 +141,8 @@ func (v view) limits(out *client.Pool, m ledger.MarketView) {
 	switch {
 	case v.Catching:
 		block("borrow", ledger.CatchingUp, "", "")
-	case v.OutflowsHalt != "":
-		block("borrow", ledger.Halted, "", v.OutflowsHalt)
+	case v.halted(p.Param.Asset) != "":
+		block("borrow", ledger.Halted, "", v.halted(p.Param.Asset))
 	case p.Paused:
 		block("borrow", ledger.Paused, "", "")
 	case p.Frozen:

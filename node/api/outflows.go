@@ -172,8 +172,10 @@ func (s *server) why(_ context.Context, v view, in *outflowInput) (*client.Why, 
 		wait(client.Waiting{What: "halt", Have: "a contradiction about its anchor", Need: "a vote that names the outcome"})
 		return out, nil
 	}
-	if v.OutflowsHalt != "" {
-		wait(client.Waiting{What: "halt", Have: v.OutflowsHalt})
+	if halt := v.halted(o.Asset); halt != "" {
+		wait(client.Waiting{What: "halt", Have: halt})
+	} else if b, ok := v.Batches.Get(o.Batch); ok && o.State == ledger.Planned && v.Unproven(b) != "" {
+		wait(client.Waiting{What: "balance", Have: v.Unproven(b), Need: "an attested balance that covers the books"})
 	}
 	if p := v.paused(); p != nil {
 		wait(client.Waiting{What: "pause", Peer: p.By, Have: "until " + p.Until.Format(time.RFC3339)})

@@ -3,10 +3,12 @@ package api_test
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -226,6 +228,12 @@ func TestWhyAndLocalSessions(t *testing.T) {
 		t.Fatalf("planned: %+v %v", o, err)
 	}
 	why, err = w.client.Why(w.ctx, r.Outflow)
+	if err != nil || len(why.WaitingFor) != 2 || why.WaitingFor[0].What != "balance" || !strings.Contains(why.WaitingFor[0].Have, "no attested balance") {
+		t.Fatalf("planned, and custody was never weighed: %+v %v", why, err)
+	}
+	w.Weigh("eth", 0)
+	w.Weigh("usdt.eth", 0)
+	why, err = w.client.Why(w.ctx, r.Outflow)
 	if err != nil || len(why.WaitingFor) != 1 || why.WaitingFor[0].What != "signature" || why.WaitingFor[0].Need != "3 of 4 members" || why.Next == nil {
 		t.Fatalf("planned, and no session here: %+v %v", why, err)
 	}
@@ -254,6 +262,62 @@ func TestWhyAndLocalSessions(t *testing.T) {
 	w.Settle()
 	if why, err = w.client.Why(w.ctx, r.Outflow); err != nil || why.State != "PAID" || len(why.WaitingFor) != 0 {
 		t.Fatalf("paid: %+v %v", why, err)
+	}
+}
+
+// Coins are missing: the status says which, how many and what follows, the market
+// says what blocks, the payout what it waits for, and a refusal is named.
+func TestInsolvencyIsTold(t *testing.T) {
+	w := serve(t, apitest.NewWithKeys(t))
+	id := w.borrower()
+	r, err := w.client.Borrow(w.ctx, w.wallet.SignerBTC(), id, client.Payout{Pool: "usdt.eth", Amount: "1000000000", To: payee})
+	if err != nil {
+		t.Fatal(err)
+	}
+	custody := func() client.Custody {
+		t.Helper()
+		st, err := w.client.Status(w.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range st.Custody {
+			if x.Asset == "usdt.eth" {
+				return x
+			}
+		}
+		t.Fatalf("no custody of USDT: %+v", st.Custody)
+		return client.Custody{}
+	}
+	if got := custody(); got.Height != 0 || got.Good != nil || got.Halted != "" {
+		t.Errorf("never weighed: %+v", got)
+	}
+	w.Weigh("usdt.eth", 0)
+	if got := custody(); got.Good == nil || got.Missing != "0" || got.Halted != "" || got.Amount != got.Books {
+		t.Errorf("covered: %+v", got)
+	}
+	const stolen = 5_000_000_000 // more than the payout that is under way
+	w.Weigh("usdt.eth", stolen)
+	if got := custody(); got.Good != nil || got.Missing != "5000000000" || !strings.Contains(got.Halted, "5000000000 missing") {
+		t.Errorf("stolen: %+v", got)
+	}
+	why, err := w.client.Why(w.ctx, r.Outflow)
+	if err != nil || len(why.WaitingFor) == 0 || why.WaitingFor[0].What != "halt" || !strings.Contains(why.WaitingFor[0].Have, "usdt.eth: insolvent") {
+		t.Errorf("why: %+v %v", why, err)
+	}
+	_, err = w.client.Borrow(w.ctx, w.wallet.SignerBTC(), id, client.Payout{Pool: "usdt.eth", Amount: "1000000000", To: payee})
+	var p *client.Problem
+	if !errors.As(err, &p) || p.Code != "HALTED" {
+		t.Errorf("borrow: %v", err)
+	}
+	m, err := w.client.Pools(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pool := range m.Pools {
+		blocked := slices.ContainsFunc(pool.Blocks, func(b client.Block) bool { return b.Code == "HALTED" })
+		if blocked != (pool.ID == "usdt.eth") {
+			t.Errorf("pool %s blocked: %+v", pool.ID, pool.Blocks)
+		}
 	}
 }
 

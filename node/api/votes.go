@@ -213,7 +213,7 @@ type Controller interface {
 	Say(ctx context.Context, kind ledger.Kind, body any) (Outcome, error)
 }
 
-// NewControl is what makes a node say something: votes and pauses. Serve it on a
+// NewControl is what makes a node say something: votes, pauses, what is to be weighed. Serve it on a
 // unix socket that only the node's owner can open. It is apart from
 // the operators' listener, which reads only.
 func NewControl(b Controller, cfg Config) http.Handler {
@@ -230,6 +230,7 @@ func NewControl(b Controller, cfg Config) http.Handler {
 	huma.Register(api, post("pause", "/pause", "Pause all outflows for a while"), c.pause)
 	huma.Register(api, post("leave", "/leave", "Give up this node's seat"), c.leave)
 	huma.Register(api, post("resume", "/resume", "End this member's own pause"), c.resume)
+	huma.Register(api, post("weigh", "/weigh", "Have the custody of an asset weighed against the books now"), c.weigh)
 	return s.outer(s.private("", mux))
 }
 
@@ -298,6 +299,12 @@ func (c control) pause(ctx context.Context, in *struct{ Body client.Pause }) (*s
 
 func (c control) resume(ctx context.Context, _ *struct{}) (*said, error) {
 	return c.say(ctx, ledger.KindPause, ledger.Pause{}, "")
+}
+
+// weigh asks for one balance more than each minute's; the ledger answers one asked for
+// within the last ten seconds with that.
+func (c control) weigh(ctx context.Context, in *struct{ Body client.Weigh }) (*said, error) {
+	return c.say(ctx, ledger.KindBalance, ledger.BalanceFact{Asset: in.Body.Asset}, "")
 }
 
 func (c control) say(ctx context.Context, kind ledger.Kind, body any, hash string) (*said, error) {

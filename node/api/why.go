@@ -384,8 +384,8 @@ func (s *server) whySeen(v view, x *client.Sighting, out *client.InflowWhy, wait
 // whyWaiting is why what lies at an account's own address is not on its way.
 func (s *server) whyWaiting(v view, f foundInflow, out *client.InflowWhy, wait func(what, have, need string)) {
 	out.Detail = "it lies at the account's own address and is carried to the hot address with the next tick"
-	if v.OutflowsHalt != "" {
-		wait("halt", v.OutflowsHalt, "")
+	if halt := v.halted(f.Asset); halt != "" {
+		wait("halt", halt, "")
 	}
 	if p := v.paused(); p != nil {
 		wait("pause", p.By+" until "+p.Until.Format(time.RFC3339), "")

@@ -437,10 +437,12 @@ func TestFault46_LeadersClockADayAhead(t *testing.T) {
 // about to pay was paid in a later life, out of another coin, and only the chain
 // tells. No session is joined, whatever the certificate, the payee has it once,
 // and the members halt over what they never planned. On Ethereum that life used
-// the sequence. Seen failing with fenceless members: on Bitcoin "paid 2 times", on
-// Ethereum "1 sessions".
+// the sequence. Solvency is not asked here: it would stop them before the fence
+// does, and it sees nothing where what left is made good. Seen failing with
+// fenceless members: on Bitcoin "paid 2 times", on Ethereum "1 sessions".
 func TestCrashC10_OldAsAWhole(t *testing.T) {
 	scenes(t, func(sc *scene) {
+		sc.cfg.mistakes.unweighed = true
 		planted := false
 		sc.at(func(p point, m *member) {
 			if p != pointPlanned || planted {

@@ -340,6 +340,26 @@ func (c *Cluster) Tick(d time.Duration) {
 	}
 }
 
+// Weigh has all members say that custody holds what the books have of an asset, less
+// so many base units.
+func (c *Cluster) Weigh(asset string, missing uint64) {
+	c.t.Helper()
+	c.Tick(11 * time.Second) // a balance is asked for in ten seconds at most once
+	if code := c.say(c.members[0], ledger.KindBalance, ledger.BalanceFact{Asset: asset}); code != ledger.OK {
+		c.t.Fatalf("ask for a balance of %s: %s", asset, code)
+	}
+	v := c.View()
+	row, _ := v.Solvency.Get(asset)
+	if row.Open == nil {
+		c.t.Fatalf("no balance of %s is asked for", asset)
+	}
+	amount, err := fixed.Sub(v.Books(asset), fixed.New(missing))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.Say(ledger.KindBalance, ledger.BalanceFact{Asset: asset, Asked: row.Open.Asked, Height: row.Open.Height, Block: "block", Amount: amount})
+}
+
 // Prices closes a round, in whole USD.
 func (c *Cluster) Prices(usd map[string]uint64) {
 	v := c.View()

@@ -738,6 +738,7 @@ type Status struct {
 	Open       map[string]uint64    `json:"openOutflows" doc:"by state"`
 	OpenSince  map[string]time.Time `json:"openOutflowsSince" doc:"by state, when the oldest was accepted"`
 	Caps       []CapLeft            `json:"caps" doc:"of assets that have one"`
+	Custody    []Custody            `json:"custody" doc:"what the chains hold beside the books, by asset"`
 	BorrowOff  bool                 `json:"borrowOff,omitempty"`
 	Oldest     *time.Time           `json:"oldestOpenOutflow,omitempty"`
 	Seats      []Seat               `json:"seats" doc:"everybody who is, was or may become a member"`
@@ -745,6 +746,19 @@ type Status struct {
 	Next       *NextEpoch           `json:"nextEpoch,omitempty" doc:"the epoch that is being prepared or opened"`
 	Dropped    *DroppedEpoch        `json:"droppedEpoch,omitempty" doc:"the last epoch number that led to nothing"`
 	Local      LocalStatus          `json:"local"`
+}
+
+// Custody is what members attested of an asset at one block, beside what the books
+// had there. Amounts are base units.
+type Custody struct {
+	Asset   string     `json:"asset"`
+	Height  uint64     `json:"height" doc:"of the chain; 0: no balance counted yet"`
+	Amount  string     `json:"amount" doc:"at addresses of the cluster"`
+	Leaving string     `json:"leaving" doc:"what its own transactions took by then and the books still have"`
+	Books   string     `json:"books" doc:"what custody must hold"`
+	Missing string     `json:"missing"`
+	Good    *time.Time `json:"good,omitempty" doc:"when the newest balance that covered the books was asked for; none or over ten minutes ago: nothing is signed"`
+	Halted  string     `json:"halted,omitempty" doc:"why nothing of the asset is planned or signed"`
 }
 
 // Seat is a node's place in the committee's life cycle.

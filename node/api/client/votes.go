@@ -190,6 +190,16 @@ func (c *Control) Resume(ctx context.Context) (*Said, error) {
 	return c.say(ctx, "/resume", struct{}{})
 }
 
+// Weigh names an asset whose custody is to be weighed at once.
+type Weigh struct {
+	Asset string `json:"asset" maxLength:"64" example:"usdt.eth"`
+}
+
+// Weigh has all members asked for a balance of an asset now.
+func (c *Control) Weigh(ctx context.Context, asset string) (*Said, error) {
+	return c.say(ctx, "/weigh", Weigh{Asset: asset})
+}
+
 func (c *Control) say(ctx context.Context, path string, in any) (*Said, error) {
 	var out Said
 	if _, err := c.post(ctx, path, in, &out); err != nil {
