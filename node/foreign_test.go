@@ -6,6 +6,7 @@ import (
 
 	"github.com/coffer-network/coffer/chains"
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/fixed"
 )
 
 // Foreign is what is so in a ledger that holds all that was committed when it was
@@ -44,6 +45,25 @@ func TestForeignIsSaidByALedgerOfToday(t *testing.T) {
 		fail = c.fail
 		if known := f.known(c.seen, at(c.at), read); known != c.known || asked != c.asked {
 			t.Errorf("%d: known %v, asked %d times", i, known, asked)
+		}
+	}
+}
+
+// Gas that we sent looks like a deposit of the native coin to a replica that has not
+// applied that it was sent: nobody says so before its ledger is as new as the picture,
+// while the finalized height under the same amount moves on.
+func TestNativeDepositsAreToldByALedgerOfToday(t *testing.T) {
+	const addr = "0x00000000000000000000000000000000000000aa"
+	read := func() (uint64, error) { return 15, nil }
+	var f foreignWatch
+	for i, c := range []struct {
+		final, at, wei uint64
+		known          bool
+	}{{90, 10, 7, false}, {91, 14, 7, false}, {92, 15, 7, true}, {93, 15, 9, true}, {94, 14, 8, false}} {
+		in := chains.Seen{Fact: ledger.InflowFact{Chain: ledger.Ethereum, ID: ledger.NativeID(addr, c.final), Address: addr, Height: c.final, Amount: fixed.New(c.wei)}}
+		seen := map[string]chains.Observations{ledger.Ethereum: {Inflows: []chains.Seen{in}}}
+		if known := f.known(seen, map[string]uint64{ledger.Ethereum: c.at}, read); known != c.known {
+			t.Errorf("%d: known %v", i, known)
 		}
 	}
 }
