@@ -68,8 +68,9 @@ type Ask struct {
 
 // Held is the answer, in base units.
 type Held struct {
-	Block  string // hash of the block at the height
-	Amount fixed.Int
+	Block   string // hash of the block at the height
+	Amount  fixed.Int
+	Waiting fixed.Int // of Amount what lies at the deposit addresses that were asked about (Ethereum)
 }
 
 // Unsigned is the transaction of an attempt before it is signed.

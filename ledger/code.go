@@ -59,6 +59,7 @@ const (
 	AccountExists       Code = "ACCOUNT_EXISTS"
 	AccountLinked       Code = "ACCOUNT_LINKED"
 	SoleAccount         Code = "SOLE_ACCOUNT"
+	NotArrived          Code = "NOT_ARRIVED"
 )
 
 // Codes lists every code, for tables that must cover all of them.
@@ -68,5 +69,5 @@ var Codes = []Code{
 	NoLiquidity, BorrowCap, SupplyCap, NoCollateral, HealthFactor, MaxLTV, InsufficientBalance, DuplicateInflow,
 	UnknownOutflow, SelfLiquidation, Healthy, NoDebt, Dust, NoDeficit, HasDebt, Insolvent, Arith, CatchingUp, Broken,
 	Grace, NotClosing, DeficitLimit, FeeTooHigh, OutflowCap, Limit, Halted, DestinationRefused, DestinationNotList,
-	NotAllowed, BadParam, Timelock, AccountExists, AccountLinked, SoleAccount,
+	NotAllowed, BadParam, Timelock, AccountExists, AccountLinked, SoleAccount, NotArrived,
 }

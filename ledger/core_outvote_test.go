@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/coffer-network/coffer/ledger/address"
@@ -463,19 +464,157 @@ func TestVoteCoins(t *testing.T) {
 	}
 }
 
-// Wei that operators bring later is booked by a vote; of an address that is no
-// vault of ours nothing is.
+// Wei that operators bring later is booked by a vote, once members saw it at the
+// vaults beyond the books and no more than that, each wei once; of an address that
+// is no vault of ours nothing is. A balance afterwards covers the books. Planted: a
+// vote that asks nobody, as it once was. Seen: "before it has arrived: OK", and then
+// the chain halted. Planted: one that leaves Unattributed as it is. Seen: "the same
+// wei twice: OK".
 func TestVoteGasFloat(t *testing.T) {
 	c := running(t)
 	hot, _ := c.s.Vault(Ethereum, address.RoleHot)
 	was := c.s.Senders.at(hot.Address).Float
-	if d := c.agreed(ProposeGasFloat, OutflowAct{Address: hot.Address, Amount: n("5000")}); d.How != DecidedDone {
+	float := act(ProposeGasFloat, OutflowAct{Address: hot.Address, Amount: n("5000")})
+	books := c.s.Books("eth").String()
+	c.counts("eth", c.asked("eth"), more(books, 4_999))
+	if code := c.propose(0, float); code != NotArrived {
+		t.Errorf("before it has arrived: %s", code)
+	}
+	c.counts("eth", c.asked("eth"), more(books, 5_000))
+	if _, ok := c.event("unattributed"); !ok || c.s.Solvency.at("eth").Unattributed != n("5000") {
+		t.Errorf("row %+v", c.s.Solvency.at("eth"))
+	}
+	if d := c.agreed(ProposeGasFloat, *float.Act); d.How != DecidedDone {
 		t.Fatalf("%+v", d)
 	}
 	if got := must(fixed.Sub(c.s.Senders.at(hot.Address).Float, was)); got != n("5000") {
 		t.Errorf("%s booked", got)
 	}
+	again := float
+	again.Text = "once more"
+	if code := c.propose(0, again); code != NotArrived {
+		t.Errorf("the same wei twice: %s", code)
+	}
+	if row := c.counts("eth", c.asked("eth"), more(books, 5_000)); row.Halt != "" || row.Good != row.Newest.Asked || !row.Unattributed.IsZero() {
+		t.Errorf("afterwards %+v", row)
+	}
 	if code := c.propose(0, act(ProposeGasFloat, OutflowAct{Address: payeeETH, Amount: n("5000")})); code != BadParam {
 		t.Errorf("a stranger's address: %s", code)
+	}
+}
+
+func more(a string, by uint64) string { return must(fixed.Add(n(a), fixed.New(by))).String() }
+
+// What strangers sent to a vault on Ethereum is told from what is owed by amounts
+// alone: it hides no theft once a balance saw it, makes no book until a vote, and
+// then it is the treasury's. Planted: Missing without Nobodys, as it once was. Seen:
+// "a theft of as much: not halted". Planted: a lift that remembers it. Seen: "after
+// the lift".
+func TestStrangersOnEthereum(t *testing.T) {
+	c, _, _ := lent(t)
+	books := c.s.Books("usdt.eth").String()
+	weigh := func(units string) Solvency { t.Helper(); return c.counts("usdt.eth", c.asked("usdt.eth"), units) }
+	book := act(ProposeBook, OutflowAct{Asset: "usdt.eth", Amount: n("700")})
+	if code := c.propose(0, book); code != NotArrived {
+		t.Errorf("nothing is there: %s", code)
+	}
+	for name, a := range map[string]OutflowAct{
+		"an asset of Bitcoin": {Asset: "btc", Amount: n("7")}, "no pool": {Asset: "eth", Amount: n("7")}, "no asset": {Asset: "doge", Amount: n("7")},
+	} {
+		if code := c.propose(0, act(ProposeBook, a)); code != UnknownPool {
+			t.Errorf("%s: %s", name, code)
+		}
+	}
+	if act(ProposeBook, OutflowAct{Asset: "usdt.eth", Coin: "x:0", Amount: n("7")}).wellFormed() || act(ProposeBTCFloat, OutflowAct{Asset: "usdt.eth", Amount: n("7")}).wellFormed() {
+		t.Error("a coin and an asset, or a float that names one, is well formed")
+	}
+	if row := weigh(more(books, 1_000)); row.Good != row.Newest.Asked || row.Unattributed != n("1000") || c.s.Books("usdt.eth").String() != books {
+		t.Fatalf("%+v", row)
+	}
+	treasury := c.s.Pools.at("usdt.eth")
+	if d := c.agreed(ProposeBook, *book.Act); d.How != DecidedDone {
+		t.Fatalf("%+v", d)
+	}
+	if p := c.s.Pools.at("usdt.eth"); must(fixed.Sub(p.Cash, treasury.Cash)) != n("700") || !treasury.TreasuryShares.Less(p.TreasuryShares) || p.SupplyShares != treasury.SupplyShares {
+		t.Errorf("pool %+v", p)
+	}
+	if row := weigh(more(books, 1_000)); row.Good != row.Newest.Asked || row.Unattributed != n("300") {
+		t.Fatalf("300 of 1000 are left: %+v", row)
+	}
+	row := weigh(more(books, 999))
+	if row.Halt == "" || !strings.Contains(row.Halt, "300 beside them was nobody's: 1 missing") {
+		t.Fatalf("a theft of as much: not halted: %+v", row)
+	}
+	p := lift("usdt.eth", FlagHalt)
+	p.Halt = row.Halt
+	c.carried(p)
+	c.tick(c.s.Params.LiftSeconds*1000 + 1000)
+	if row = weigh(more(books, 700)); row.Halt != "" || row.Good != row.Newest.Asked {
+		t.Errorf("after the lift %+v", row)
+	}
+}
+
+// What a balance must not take for a stranger's: a sweep that has arrived and is not
+// final here, what came in above its block, a genesis float that is not booked, and
+// what lies at deposit addresses, which is counted up to what is owed there and no
+// further. Planted, one each: beyondBooks without the sweeps under way ("a sweep that
+// arrived"), without Booked ("a genesis float"), Beyond left out of Missing ("a deposit
+// hides a theft").
+func TestWhatIsNoStrangers(t *testing.T) {
+	c, _, w := lent(t)
+	id := accountOf(c, w)
+	books := c.s.Books("usdt.eth").String()
+	none := func(what string, row Solvency) {
+		t.Helper()
+		if row.Halt != "" || row.Good != row.Newest.Asked || !row.Unattributed.IsZero() {
+			t.Errorf("%s: %+v", what, row)
+		}
+	}
+	c.s.Rates.delete(Ethereum) // no sweep is planned yet
+	f := c.inflowTo(id, "usdt.eth", PurposeSupply, "500000000")
+	f.Height = c.s.Tips.at(Ethereum).Height
+	c.all(KindInflow, f)
+	k := c.asked("usdt.eth")
+	if len(k.At) == 0 || k.Owed != n("500000000") {
+		t.Fatalf("asked %+v", k)
+	}
+	say := func(k Check, units, waiting string) Solvency {
+		t.Helper()
+		c.some(3, KindBalance, BalanceFact{Asset: "usdt.eth", Asked: k.Asked, Height: k.Height, Block: "block-s", Amount: n(units), Waiting: n(waiting)})
+		return c.s.Solvency.at("usdt.eth")
+	}
+	none("a deposit that waits", say(k, more(books, 500_000_000), "500000000"))
+	fresh, err := DecodeState(Marshal(c.s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k = c.asked("usdt.eth")
+	if row := say(k, more(books, 500_000_000), "500000001"); row.Halt == "" || row.Newest.Beyond != n("1") {
+		t.Errorf("a deposit hides a theft: %+v", row)
+	}
+	c.s = fresh
+	c.feeRate(Ethereum, gweiCore, gweiCore)
+	c.refresh()
+	c.tick(1000)
+	for range 3 { // gas, then the sweep
+		for _, b := range c.payments() {
+			if o := c.s.Outflows.at(b.Outflows[0]); o.Kind == OutflowSweep {
+				none("a sweep that arrived", c.counts("usdt.eth", c.asked("usdt.eth"), more(books, 500_000_000)))
+			}
+			c.pay(b)
+		}
+		c.tick(1000)
+	}
+	if got := c.s.Books("usdt.eth").String(); got != more(books, 500_000_000) {
+		t.Fatalf("books %s", got)
+	}
+	none("swept", c.counts("usdt.eth", c.asked("usdt.eth"), more(books, 500_000_000)))
+	gas, _ := c.s.Vault(Ethereum, address.RoleGas)
+	v := c.s.Senders.at(gas.Address)
+	v.Booked = false
+	c.s.Senders.put(gas.Address, v)
+	none("a genesis float", c.counts("eth", c.asked("eth"), more(c.s.Books("eth").String(), 5_000)))
+	if code := c.say(0, KindBalance, BalanceFact{Asset: "eth", Asked: 1, Block: "b", Amount: n("1"), Waiting: n("2")}); code != Malformed {
+		t.Errorf("more waits than there is: %s", code)
 	}
 }

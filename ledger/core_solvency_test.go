@@ -21,10 +21,11 @@ func (c *cluster) asked(asset string) Check {
 	return *row.Open
 }
 
-// counts has a quorum of members say what custody holds at a check's block.
+// counts has a quorum of members say what custody holds at a check's block, with
+// what is owed at deposit addresses lying there.
 func (c *cluster) counts(asset string, k Check, units string) Solvency {
 	c.t.Helper()
-	c.some(3, KindBalance, BalanceFact{Asset: asset, Asked: k.Asked, Height: k.Height, Block: "block-s", Amount: n(units)})
+	c.some(3, KindBalance, BalanceFact{Asset: asset, Asked: k.Asked, Height: k.Height, Block: "block-s", Amount: n(units), Waiting: lesser(k.Owed, n(units))})
 	row := c.s.Solvency.at(asset)
 	if row.Open != nil || row.Newest.Asked != k.Asked {
 		c.t.Fatalf("%s of %s did not count: %+v", units, asset, row)

@@ -20,7 +20,7 @@ const (
 	ProposeTopUp     ProposalKind = 22 // the minter advances coins to the pool vault
 	ProposeGasFloat  ProposalKind = 23 // books wei that operators brought to a vault
 	ProposeBTCFloat  ProposalKind = 24 // books a coin that operators brought to the pool vault
-	ProposeBook      ProposalKind = 25 // books a coin that strangers sent to a vault
+	ProposeBook      ProposalKind = 25 // books what strangers sent to a vault
 )
 
 // Outcomes that votes name.
@@ -32,7 +32,7 @@ const (
 )
 
 // OutflowAct is what a proposal about outflows or coins says. Fields that its
-// kind does not use are zero.
+// kind does not use are zero. Book names a coin on Bitcoin, elsewhere an asset.
 type OutflowAct struct {
 	Batch   uint64    `cbor:"1,keyasint"`  // LeaveHold, Cancel
 	Outflow uint64    `cbor:"2,keyasint"`  // LeaveHold: one of the batch's; 0: all
@@ -44,6 +44,7 @@ type OutflowAct struct {
 	Amount  fixed.Int `cbor:"8,keyasint"`  // TopUp, GasFloat, BTCFloat, Book: base units
 	Coin    string    `cbor:"9,keyasint"`  // BTCFloat, Book: "txid:vout"
 	Address string    `cbor:"10,keyasint"` // GasFloat: the vault's
+	Asset   string    `cbor:"11,keyasint"` // Book: of Ethereum
 }
 
 // HoldCause is why a batch went on HOLD: it decides which outcomes are possible.
@@ -79,7 +80,7 @@ func (k ProposalKind) actsOn() bool { return k >= ProposeLeaveHold && k <= Propo
 
 // wellFormed: nothing is filled that the kind does not use.
 func (a OutflowAct) wellFormed(k ProposalKind) bool {
-	if len(a.TxID) > maxTextInFacts || len(a.Coin) > maxTextInFacts || len(a.Address) > maxTextInFacts {
+	if len(a.TxID) > maxTextInFacts || len(a.Coin) > maxTextInFacts || len(a.Address) > maxTextInFacts || len(a.Asset) > maxTextInFacts {
 		return false
 	}
 	bare := a
@@ -101,8 +102,13 @@ func (a OutflowAct) wellFormed(k ProposalKind) bool {
 		bare.Amount = fixed.Int{}
 	case ProposeGasFloat:
 		bare.Amount, bare.Address = fixed.Int{}, ""
-	case ProposeBTCFloat, ProposeBook:
+	case ProposeBTCFloat:
 		bare.Amount, bare.Coin = fixed.Int{}, ""
+	case ProposeBook:
+		if (a.Coin == "") == (a.Asset == "") {
+			return false
+		}
+		bare.Amount, bare.Coin, bare.Asset = fixed.Int{}, "", ""
 	}
 	return bare == OutflowAct{} && (k <= ProposeCancel || !a.Amount.IsZero())
 }
@@ -144,10 +150,16 @@ func (s *State) outflowPossible(k ProposalKind, a OutflowAct) Code {
 		if !ok || w.Purpose != PurposeVault || !s.Senders.at(a.Address).Booked {
 			return BadParam
 		}
-		if _, err := fixed.Add(s.Senders.at(a.Address).Float, a.Amount); err != nil {
-			return Arith
+		native, _ := s.Genesis.Native(Ethereum)
+		return s.arrived(native.ID, a.Amount)
+	case ProposeBook:
+		if a.Asset == "" {
+			break
 		}
-		return OK
+		if p, ok := s.Genesis.Asset(a.Asset); !ok || p.Chain != Ethereum || !s.Pools.has(a.Asset) {
+			return UnknownPool
+		}
+		return s.arrived(a.Asset, a.Amount)
 	}
 	return s.mayWant(k, a)
 }
@@ -169,10 +181,20 @@ func (x *execution) carryOutAct(k ProposalKind, a OutflowAct) Code {
 	case ProposeTopUp:
 		x.topUp(a.Amount)
 	case ProposeGasFloat:
+		native, _ := x.s.Genesis.Native(Ethereum)
+		x.s.takeUnattributed(native.ID, a.Amount)
 		v := x.s.Senders.at(a.Address).receive(a.Amount)
 		x.s.Senders.put(a.Address, v)
 		x.emit(Event{Name: "float", Amount: a.Amount.String(), Note: a.Address})
 	case ProposeBTCFloat, ProposeBook:
+		if a.Asset != "" {
+			x.s.takeUnattributed(a.Asset, a.Amount)
+			x.s.sync()
+			x.bookFee(a.Asset, a.Amount, fixed.Int{})
+			x.s.refreshRates()
+			x.emit(Event{Name: "coin-booked", Asset: a.Asset, Amount: a.Amount.String()})
+			break
+		}
 		x.s.Wanted.put(a.Coin, WantedCoin{Sats: sats(a.Amount), Float: k == ProposeBTCFloat, Millis: x.s.Millis})
 		x.emit(Event{Name: "coin-wanted", Asset: btcAsset, Amount: a.Amount.String(), Note: a.Coin})
 	}
@@ -380,6 +402,26 @@ func (x *execution) topUp(amount fixed.Int) {
 	x.s.Two.Recoup += sats(amount)
 	x.s.Two.Over += sats(amount)
 	x.emit(Event{Name: "top-up", Asset: btcAsset, Amount: amount.String(), Outflow: o.ID})
+}
+
+// arrived: members saw that much at the vaults, beyond all that is booked. What a vote
+// books of an asset that has no coins with names is there, then, whatever the voters
+// believe: it would be missing otherwise, and halt the chain.
+//
+// Why refused and not kept until it arrives: finality is a quarter of an hour, and a
+// promise that waits would be booked on whatever a stranger sends meanwhile.
+func (s *State) arrived(asset string, amount fixed.Int) Code {
+	if s.Solvency.at(asset).Unattributed.Less(amount) {
+		return NotArrived
+	}
+	return OK
+}
+
+// takeUnattributed: what is booked is nobody's no longer.
+func (s *State) takeUnattributed(asset string, amount fixed.Int) {
+	row := s.Solvency.at(asset)
+	row.Unattributed = must(fixed.Sub(row.Unattributed, amount))
+	s.Solvency.put(asset, row)
 }
 
 // mayWant: a coin that could be ours already, or was, is never let in.

@@ -15,7 +15,7 @@ import (
 // every asset. What they count is their chains' word alone: the ledger's own list
 // of coins is in none of it. The ledger compares it with its books:
 //
-//	balance at the block + what is leaving ≥ what the books hold at the block
+//	balance at the block + what is leaving ≥ what the books hold at the block + what is nobody's
 //
 //	each minute ──► Open ──Q same words──► enough ──► Good moves on
 //	                                 ├────► short by no more than what is under way may
@@ -45,6 +45,11 @@ type Solvency struct {
 	Short  uint64  `cbor:"4,keyasint"` // since when it is short by what may be under way, ledger time, ms; 0: it is not
 	Halt   string  `cbor:"5,keyasint"` // why nothing of the asset is planned or signed; empty: nothing halts it
 	Last   string  `cbor:"6,keyasint"` // the last "address/asset" of Waiting that was looked at: the next ones follow
+
+	// Unattributed is what a balance found at the vaults beyond the books, base units
+	// (Ethereum): strangers' coins, and what operators brought and no vote has booked.
+	// It is reserve of nobody: what was there once must stay there (spec: lending I6).
+	Unattributed fixed.Int `cbor:"7,keyasint"`
 }
 
 // Check is a balance that members are asked for.
@@ -59,9 +64,10 @@ type Check struct {
 
 // BalanceWord is what one member says. Its first word about a check stays.
 type BalanceWord struct {
-	Member MemberID  `cbor:"1,keyasint"`
-	Block  string    `cbor:"2,keyasint"`
-	Amount fixed.Int `cbor:"3,keyasint"`
+	Member  MemberID  `cbor:"1,keyasint"`
+	Block   string    `cbor:"2,keyasint"`
+	Amount  fixed.Int `cbor:"3,keyasint"`
+	Waiting fixed.Int `cbor:"4,keyasint"`
 }
 
 // Balance is one that counted, with what it was compared with.
@@ -73,12 +79,15 @@ type Balance struct {
 	Leaving fixed.Int `cbor:"5,keyasint"` // what transactions of ours took out of custody by then that the books still have
 	Books   fixed.Int `cbor:"6,keyasint"` // what the books had at Height
 	Unsure  fixed.Int `cbor:"7,keyasint"` // what may be missing or not, as facts about it are still under way
+	Beyond  fixed.Int `cbor:"8,keyasint"` // of Amount what lies at deposit addresses and is not counted: it makes up for nothing
+	Nobodys fixed.Int `cbor:"9,keyasint"` // what balances before it had found beyond the books
 }
 
 // Missing is how much is not there.
 func (b Balance) Missing() fixed.Int {
-	have := must(fixed.Add(b.Amount, b.Leaving))
-	return must(fixed.Sub(b.Books, lesser(have, b.Books)))
+	have := must(fixed.Add(must(fixed.Sub(b.Amount, lesser(b.Beyond, b.Amount))), b.Leaving))
+	want := must(fixed.Add(b.Books, b.Nobodys))
+	return must(fixed.Sub(want, lesser(have, want)))
 }
 
 // Move is what facts about blocks of one height did to the books of an asset.
@@ -95,6 +104,9 @@ type BalanceFact struct {
 	Height uint64    `cbor:"3,keyasint"`
 	Block  string    `cbor:"4,keyasint"`
 	Amount fixed.Int `cbor:"5,keyasint"`
+
+	// Waiting is what of Amount lay at the deposit addresses that were asked about.
+	Waiting fixed.Int `cbor:"6,keyasint"`
 }
 
 // balance takes a member's word. It has no tally: words live with their check, which
@@ -107,7 +119,7 @@ func (x *execution) balance(m MemberID, f BalanceFact) Code {
 		return UnknownPool
 	case !s.Epoch().Has(m):
 		return NotAllowed
-	case len(f.Block) > maxTextInFacts, (f.Asked == 0) != (f.Block == ""):
+	case len(f.Block) > maxTextInFacts, (f.Asked == 0) != (f.Block == ""), f.Amount.Less(f.Waiting):
 		return Malformed
 	}
 	row := s.Solvency.at(a.ID)
@@ -126,12 +138,12 @@ func (x *execution) balance(m MemberID, f BalanceFact) Code {
 		return OK
 	}
 	n := *c
-	n.Words = slices.Insert(slices.Clone(c.Words), i, BalanceWord{m, f.Block, f.Amount})
+	n.Words = slices.Insert(slices.Clone(c.Words), i, BalanceWord{m, f.Block, f.Amount, f.Waiting})
 	row.Open = &n
 	s.Solvency.put(a.ID, row)
 	same := 0
 	for _, w := range n.Words {
-		if w.Block == f.Block && w.Amount == f.Amount && s.Epoch().Has(w.Member) {
+		if w.Block == f.Block && w.Amount == f.Amount && w.Waiting == f.Waiting && s.Epoch().Has(w.Member) {
 			same++
 		}
 	}
@@ -149,8 +161,10 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 	var unsure fixed.Int
 	b.Leaving, unsure = s.leaving(a, c.Height)
 	b.Unsure = must(fixed.Add(b.Unsure, unsure))
+	b.Beyond = must(fixed.Sub(f.Waiting, lesser(c.Owed, f.Waiting)))
 
 	row := s.Solvency.at(a.ID)
+	b.Nobodys = row.Unattributed
 	row.Open, row.Newest = nil, b
 	missing := b.Missing()
 	switch {
@@ -158,6 +172,10 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 		row.Short = 0
 		if row.Halt == "" {
 			row.Good = b.Asked
+		}
+		if more := s.beyondBooks(a, c, f); row.Unattributed.Less(more) {
+			x.emit(Event{Name: "unattributed", Asset: a.ID, Amount: more.String()})
+			row.Unattributed = more
 		}
 	case b.Unsure.Less(missing) || row.Short != 0 && s.Millis >= row.Short+shortMillis:
 		row.Short = 0
@@ -175,8 +193,60 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 
 // shortage says in numbers what is wrong.
 func (b Balance) shortage() string {
-	return fmt.Sprintf("at block %d custody holds %s and %s was leaving, the books have %s: %s missing, of which %s may be under way",
-		b.Height, b.Amount, b.Leaving, b.Books, b.Missing(), lesser(b.Missing(), b.Unsure))
+	more := ""
+	if !b.Beyond.IsZero() {
+		more = fmt.Sprintf(", %s of it not counted yet", b.Beyond)
+	}
+	theirs := ""
+	if !b.Nobodys.IsZero() {
+		theirs = fmt.Sprintf(" and %s beside them was nobody's", b.Nobodys)
+	}
+	return fmt.Sprintf("at block %d custody holds %s%s and %s was leaving, the books have %s%s: %s missing, of which %s may be under way",
+		b.Height, b.Amount, more, b.Leaving, b.Books, theirs, b.Missing(), lesser(b.Missing(), b.Unsure))
+}
+
+// beyondBooks is what the vaults held at a balance's block and the books do not have,
+// at the least: coins of ours that are on their way into a vault, or are and are not
+// counted, are no stranger's. On Bitcoin a coin has a name and a vote counts it by
+// that; what deposits and change are under way there no amount could tell apart.
+//
+// Why it may be held to ever after: nothing of ours takes from a vault what the books
+// do not have, and whatever they come to have of it (a float, a vote) is taken out.
+func (s *State) beyondBooks(a AssetParam, c Check, f BalanceFact) fixed.Int {
+	if a.Chain != Ethereum {
+		return fixed.Int{}
+	}
+	if a.isNative() {
+		for _, role := range gasRoles {
+			if v, ok := s.Vault(Ethereum, role); !ok || !s.Senders.at(v.Address).Booked {
+				return fixed.Int{} // the genesis float arrives, or is there and not booked
+			}
+		}
+	}
+	var calc fixed.Calc
+	owed, less := s.books(a)
+	have := calc.Add(calc.Sub(f.Amount, f.Waiting), less)
+	for key, m := range s.Moves.From(moveKey(a.ID, c.Height+1)) {
+		if asset, _ := splitMove(key); asset != a.ID {
+			break
+		}
+		owed = calc.Add(owed, m.Out) // what came in above the block may have been below it
+	}
+	for _, open := range []*table[uint64, uint64]{&s.Live, &s.OnHold} {
+		for id := range open.all() {
+			b := s.Batches.at(id)
+			if b.Kind != BatchPay {
+				continue
+			}
+			if o := s.Outflows.at(b.Outflows[0]); o.Kind == OutflowSweep && o.Asset == a.ID {
+				owed = calc.Add(owed, o.Gross) // it may have arrived
+			}
+		}
+	}
+	if calc.Err() != nil {
+		panic("beyond the books of " + a.ID + ": " + calc.Err().Error())
+	}
+	return must(fixed.Sub(have, lesser(owed, have)))
 }
 
 // books is what the books of an asset have now and custody must hold: owed, which
@@ -575,6 +645,9 @@ func (s *State) setHalt(asset, why string) {
 		return
 	}
 	row := s.Solvency.at(asset)
+	if why == "" {
+		row.Unattributed = fixed.Int{} // people looked, and what is gone of it was nobody's
+	}
 	row.Halt, row.Good, row.Short = why, 0, 0
 	row.Open = nil
 	s.Solvency.put(asset, row)

@@ -189,8 +189,8 @@ func ofLedger(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels 
 	for _, a := range v.Genesis.Assets {
 		gauge(descAsset, one(v.HaltOf(a.ID) != ""), a.ID)
 		if row, ok := v.Solvency.Get(a.ID); ok && v.Epoch().Number > 0 {
-			gauge(descCustody, units(row.Newest.Amount)+units(row.Newest.Leaving), a.ID)
-			gauge(descOwed, units(row.Newest.Books), a.ID)
+			gauge(descCustody, units(row.Newest.Amount)-units(row.Newest.Beyond)+units(row.Newest.Leaving), a.ID)
+			gauge(descOwed, units(row.Newest.Books)+units(row.Newest.Nobodys), a.ID)
 			gauge(descProven, seconds(row.Good), a.ID)
 		}
 		if p, ok := v.Prices.Get(a.ID); ok && p.Millis != 0 {

@@ -45,7 +45,7 @@ func (n *Node) weigh(ctx context.Context, v *ledger.State, name string, chain ch
 			continue
 		}
 		n.mu.Lock()
-		n.balances[asset] = ledger.BalanceFact{Asset: asset, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount}
+		n.balances[asset] = ledger.BalanceFact{Asset: asset, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount, Waiting: h.Waiting}
 		n.mu.Unlock()
 	}
 }

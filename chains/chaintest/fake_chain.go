@@ -335,7 +335,11 @@ func (f *Fake) custody(v chains.View, cur chains.Cursor, ask chains.Ask) (h chai
 		owners := append(slices.Clone(v.Vaults), ask.At...)
 		slices.Sort(owners)
 		for _, owner := range slices.Compact(owners) {
-			h.Amount = sum.Add(h.Amount, books.balances[owner+"/"+ask.Asset])
+			held := books.balances[owner+"/"+ask.Asset]
+			h.Amount = sum.Add(h.Amount, held)
+			if !slices.Contains(v.Vaults, owner) {
+				h.Waiting = sum.Add(h.Waiting, held)
+			}
 		}
 		return h, sum.Err()
 	}

@@ -363,6 +363,13 @@ func custody(t *testing.T, w World) {
 	if rest, err := fixed.Sub(full.Amount, in.Amount); err != nil || rest.Less(pays.Amount) || in.Chain == ledger.Ethereum && rest != alone.Amount {
 		t.Errorf("holds %s with a deposit of %s, %s without, before it pays %s", full.Amount, in.Amount, alone.Amount, pays.Amount)
 	}
+	want := fixed.Int{}
+	if in.Chain == ledger.Ethereum {
+		want = in.Amount
+	}
+	if full.Waiting != want || !alone.Waiting.IsZero() {
+		t.Errorf("%s and %s of it at deposit addresses, want %s and none", full.Waiting, alone.Waiting, want)
+	}
 	raw := finish(t, e.chain, b, 0)
 	if err := e.chain.Broadcast(ctx, raw.Bytes); err != nil {
 		t.Fatal(err)

@@ -87,6 +87,9 @@ func (c *Chain) custody(ctx context.Context, v chains.View, cur chains.Cursor, a
 				return h, fmt.Errorf("%w: balance of %s is 0x%s", chains.ErrEndpoint, owner, hex.EncodeToString(answers[i][:min(len(answers[i]), 32)]))
 			}
 			h.Amount = sum.Add(h.Amount, amount)
+			if !slices.Contains(v.Vaults, owner) {
+				h.Waiting = sum.Add(h.Waiting, amount)
+			}
 		}
 	}
 	if err := sum.Err(); err != nil {

@@ -273,6 +273,9 @@ func statusRows(p *printer, st *client.Status) {
 		if x.Height > 0 {
 			text = fmt.Sprintf("%s and %s leaving at block %d, the books have %s", x.Amount, x.Leaving, x.Height, x.Books)
 		}
+		if x.Nobodys != "0" {
+			text += ", " + x.Nobodys + " more are nobody's"
+		}
 		if x.Missing != "0" {
 			text += ": " + x.Missing + " MISSING"
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/spf13/cobra"
@@ -76,7 +77,8 @@ func newVoteFloatCmd() *cobra.Command {
 	return proposeCmd(&cobra.Command{
 		Use: "float btc TXID:VOUT SATS | float gas ADDRESS WEI", Short: "Propose to book what operators brought",
 		Long: `A coin at the pool vault's address becomes its float once a quorum sees it final;
-it must be less than a week old. Wei at a vault's address become gas.`,
+it must be less than a week old. Wei at a vault's address become gas once they have arrived: before members have
+seen them in a final block ("nobody's" in coffer status) the vote is NOT_ARRIVED.`,
 		Example: "  coffer vote float btc 3b1f…:0 5000000 --text 'float of May' --dir ./n1\n  coffer vote float gas 0x71C7… 1000000000000000000 --text 'gas of May' --dir ./n1",
 		Args:    args(cobra.ExactArgs(3)),
 	}, false, func(_ string, a []string) (client.Proposal, error) {
@@ -92,12 +94,17 @@ it must be less than a week old. Wei at a vault's address become gas.`,
 
 func newVoteBookCmd() *cobra.Command {
 	return proposeCmd(&cobra.Command{
-		Use: "book TXID:VOUT SATS", Short: "Propose to book a coin that a stranger sent to a vault",
+		Use: "book TXID:VOUT SATS | book ASSET UNITS", Short: "Propose to book what a stranger sent to a vault",
 		Long: `Members agree twice, a day apart; a day after that the coin becomes the treasury's,
-once a quorum sees it final at a vault's address.`,
+once a quorum sees it final at a vault's address. On Ethereum, where coins have no
+names, ASSET is one of the pools, and at most as much as coffer status shows to be
+nobody's becomes the treasury's; ETH at the gas vault is better booked as a float.`,
 		Example: "  coffer vote book 3b1f…:1 120000 --text 'sent by mistake, unclaimed for a month' --dir ./n1",
 		Args:    args(cobra.ExactArgs(2)),
 	}, false, func(_ string, a []string) (client.Proposal, error) {
+		if !strings.Contains(a[0], ":") {
+			return client.Proposal{Kind: "book", Asset: a[0], Amount: a[1]}, nil
+		}
 		return client.Proposal{Kind: "book", Coin: a[0], Amount: a[1]}, nil
 	})
 }

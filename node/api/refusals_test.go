@@ -30,6 +30,7 @@ var unreachable = map[ledger.Code]string{
 	ledger.Insolvent:       "of the vote to socialise a loss",
 	ledger.BadParam:        "of votes",
 	ledger.Timelock:        "of votes",
+	ledger.NotArrived:      "of votes",
 	ledger.Broken:          "our own mistake: a request that reaches it is a bug, and the ledger's tests plant one",
 }
 

@@ -103,6 +103,7 @@ func (v view) proposal(p ledger.Proposal) client.Proposal {
 	if a := p.Act; a != nil {
 		out.Batch, out.Outflow, out.Outcome, out.Body, out.TxID, out.Height = a.Batch, a.Outflow, a.Outcome, a.Body, a.TxID, a.Height
 		out.Fee, out.Amount, out.Coin, out.Address = unlessZero(a.Fee), unlessZero(a.Amount), a.Coin, a.Address
+		out.Asset = a.Asset
 	}
 	if p.Seats != nil {
 		out.Seats = v.seatsSaid(*p.Seats)
@@ -121,7 +122,7 @@ func unlessZero(v fixed.Int) string {
 // an amount that is no number.
 func act(kind ledger.ProposalKind, p client.Proposal) (*ledger.OutflowAct, bool) {
 	a := &ledger.OutflowAct{
-		Batch: p.Batch, Outflow: p.Outflow, Outcome: p.Outcome, Body: p.Body, TxID: p.TxID, Height: p.Height, Coin: p.Coin, Address: p.Address,
+		Batch: p.Batch, Outflow: p.Outflow, Outcome: p.Outcome, Body: p.Body, TxID: p.TxID, Height: p.Height, Coin: p.Coin, Address: p.Address, Asset: p.Asset,
 	}
 	for _, x := range []struct {
 		text string
@@ -198,6 +199,9 @@ func actEffect(p ledger.Proposal) string {
 		return fmt.Sprintf("eth: %s wei of operators' are booked as gas at %s", a.Amount, a.Address)
 	case ledger.ProposeBTCFloat:
 		return fmt.Sprintf("btc: coin %s of %s sats becomes float of the pool vault once a quorum sees it", a.Coin, a.Amount)
+	}
+	if a.Asset != "" {
+		return fmt.Sprintf("%s: %s base units at the vaults that are nobody's become the treasury's", a.Asset, a.Amount)
 	}
 	return fmt.Sprintf("btc: coin %s of %s sats becomes the treasury's once a quorum sees it", a.Coin, a.Amount)
 }

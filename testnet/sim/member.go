@@ -234,7 +234,7 @@ func (m *member) weigh(chain string, view chains.View) {
 		case err != nil:
 			m.s.fail("member %d weighs %s: %w", m.i, a.ID, err)
 		default:
-			m.weighed[a.ID] = ledger.BalanceFact{Asset: a.ID, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount}
+			m.weighed[a.ID] = ledger.BalanceFact{Asset: a.ID, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount, Waiting: h.Waiting}
 		}
 	}
 }

@@ -37,6 +37,7 @@ type Proposal struct {
 	Amount  string `json:"amount,omitempty" doc:"of top-up, gas-float, btc-float, book: base units"`
 	Coin    string `json:"coin,omitempty" doc:"of btc-float, book: txid:vout"`
 	Address string `json:"address,omitempty" doc:"of gas-float: the vault's"`
+	Asset   string `json:"asset,omitempty" doc:"of book on Ethereum, in place of a coin"`
 
 	Seats *Seats `json:"seats,omitempty" doc:"of admit, replace, evict, refresh, abort, rollback"`
 }
