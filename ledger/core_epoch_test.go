@@ -580,6 +580,130 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+// A rollback that was decided in time is in force whenever its members get to
+// certify it: no KeyShare that it needs is let go meanwhile. One that passes while
+// another epoch is opened, or gets its last vote too late, is refused: what it would
+// go back to may be wiped. Seen failing with WhyKeep blind to the epoch being
+// prepared ("may be wiped while the rollback waits"), with carryOutSeats not judging
+// again ("a rollback to before the epoch before"), and with mayRollBack blind to the
+// window ("came too late").
+func TestRollbackOutlivesItsWindow(t *testing.T) {
+	c := seated(t)
+	before, r4 := c.members(), c.row(4, 1, 3, 3)
+	g1 := c.s.Infos.at(1).Keys
+	c.join(7, c.row(5, 1, 3, 4), before)
+	c.wait(290_000)
+	c.decide(seatProposal(ProposeRollback, Seats{Epoch: 1, Row: r4}), before)
+	for range 4 {
+		c.wait(100_000)
+		for _, g := range g1 {
+			if c.s.WhyKeep(g) == "" || c.by(before[0], KindWiped, Wiped{g}) != NotAllowed {
+				t.Fatalf("%s may be wiped while the rollback waits for its certificate", g)
+			}
+		}
+	}
+	c.inForce(c.members())
+	c.proveTests()
+	if e := c.s.Epoch(); e.Number != 3 || e.Row() != r4 || c.s.Keys.at(KeyECDSA1).Epoch != 1 {
+		t.Fatalf("epoch %d, %+v, signs with epoch %d", e.Number, e.Row(), c.s.Keys.at(KeyECDSA1).Epoch)
+	}
+
+	refresh := func() {
+		t.Helper()
+		p := seatProposal(ProposeRefresh, Seats{Row: r4})
+		p.Text = fmt.Sprint("after epoch ", c.s.Epoch().Number)
+		c.decide(p, c.members())
+		c.wait(6_000)
+		c.reshare()
+	}
+	last := func() Decided { return c.s.Decided[len(c.s.Decided)-1] }
+	refresh()
+	c.inForce(c.members())
+	c.proveTests()
+	refresh()
+	back := seatProposal(ProposeRollback, Seats{Epoch: 3, Row: r4})
+	c.decide(back, c.members())
+	c.wait(20_000)
+	if b, waits := c.s.Ballots.get(back.Hash().String()); !waits || b.Passed == 0 || c.s.Opening.Epoch.Number != 5 {
+		t.Fatalf("rollback while epoch 5 is opened: %+v", b)
+	}
+	c.inForce(c.members())
+	c.wait(5_000)
+	if d := last(); d.Proposal.Hash() != back.Hash() || d.How != DecidedRefused || d.Code != BadParam || c.s.Epoch().Number != 5 || c.s.Opening != nil {
+		t.Fatalf("a rollback to before the epoch before: %s %s, epoch %d, opening %v", d.How, d.Code, c.s.Epoch().Number, c.s.Opening)
+	}
+	c.proveTests()
+
+	late := seatProposal(ProposeRollback, Seats{Epoch: 4, Row: r4})
+	c.decide3(late, c.members()[0], c.members()[1])
+	c.wait(300_000)
+	if code := c.by(c.members()[2], KindVote, Vote{Hash: late.Hash(), Yes: true}); code != OK || last().How != DecidedRefused || last().Code != NotAllowed {
+		t.Fatalf("the last vote came too late: %s, %+v", code, last())
+	}
+	g4 := c.s.Infos.at(4).Keys[0]
+	if why := c.s.WhyKeep(g4); why != "" {
+		t.Fatalf("%s is kept: %s", g4, why)
+	}
+}
+
+// Who leaves gets the log until it has wiped every KeyShare it held, however many
+// epochs come into force meanwhile: without the log it never learns that it may.
+// Who was evicted gets none, and a later epoch does not forget that. Seen failing
+// with only those of the epoch before followed ("cut off with its key shares") and
+// with Evicted asking the newest flip alone ("forgotten").
+func TestWhoLeftFollowsUntilItHasWiped(t *testing.T) {
+	c := seated(t)
+	c.join(7, c.row(5, 1, 3, 4), c.members())
+	c.wait(125_000)
+	gone := c.members()[1]
+	follows := func(m MemberID) bool {
+		return slices.ContainsFunc(c.s.Followers(), func(f Member) bool { return f.ID == m })
+	}
+	if code := c.by(gone, KindLeave, Leave{Row: c.s.LeaveRow(gone)}); code != OK {
+		t.Fatalf("leave: %s", code)
+	}
+	flip := func() {
+		t.Helper()
+		c.wait(6_000)
+		c.reshare()
+		c.inForce(c.members(gone))
+		c.proveTests()
+	}
+	flip()
+	c.decide(seatProposal(ProposeRefresh, Seats{Row: c.s.Epoch().Row()}), c.members())
+	flip()
+	if !follows(gone) || c.s.Evicted(gone) {
+		t.Fatalf("cut off with its key shares: followers %v", c.s.Followers())
+	}
+	c.wait(301_000)
+	held := append(slices.Clone(c.s.Infos.at(1).Keys), c.s.Infos.at(2).Keys...)
+	for _, g := range held {
+		if !follows(gone) {
+			t.Fatalf("cut off before it wiped %s", g)
+		}
+		if code := c.by(gone, KindWiped, Wiped{g}); code != OK {
+			t.Fatalf("wiped %s: %s", g, code)
+		}
+	}
+	if follows(gone) {
+		t.Error("followed with nothing left to wipe")
+	}
+
+	target := c.members()[0]
+	c.decide(seatProposal(ProposeEvict, Seats{Out: target, Row: c.row(3, 0, 2, 2)}), c.members(target))
+	c.wait(6_000)
+	c.reshare()
+	c.inForce(c.members(target))
+	c.proveTests()
+	for range 2 {
+		if follows(target) || !c.s.Evicted(target) || c.s.Evicted(gone) || c.s.Evicted(c.members()[0]) {
+			t.Fatalf("epoch %d: an eviction is forgotten: followers %v", c.s.Epoch().Number, c.s.Followers())
+		}
+		c.decide(seatProposal(ProposeRefresh, Seats{Row: c.s.Epoch().Row()}), c.members())
+		flip()
+	}
+}
+
 // WhyKeep, line by line (spec: signing §11). Each condition is planted alone as
 // the last one missing; each was seen failing ("may be wiped") with its line
 // taken out of WhyKeep.

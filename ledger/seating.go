@@ -79,8 +79,9 @@ func (s *State) goes(m MemberID) bool {
 
 // Followers are the nodes without a seat that get the log: admitted ones, those of
 // the epoch being prepared, and who left by its own word or was replaced, until
-// it has said that its KeyShares are wiped, since a rollback would call it back.
-// Raft has them as non-voters, and nobody else but the members.
+// it has said that its KeyShares are wiped: a rollback would call it back, and
+// without the log it never learns that it may wipe them. Raft has them as
+// non-voters, and nobody else but the members.
 func (s *State) Followers() []Member {
 	var out []Member
 	add := func(m Member) {
@@ -98,22 +99,42 @@ func (s *State) Followers() []Member {
 			add(m)
 		}
 	}
-	n := len(s.Epochs)
-	if n < 2 {
-		return out
-	}
-	info := s.Infos.at(s.Epoch().Number)
-	if info.Evicted || s.Millis >= info.Flipped+2*s.Params.RollbackSeconds*1000 {
-		return out
-	}
-	for _, m := range s.Epochs[n-2].Members {
-		for _, g := range s.Infos.at(s.Epochs[n-2].Number).Keys {
-			if !s.HasWiped(m.ID, g) {
+	for i := len(s.Epochs) - 2; i > 0; i-- { // whatever came into force since: its own flip counts
+		lost := s.Infos.at(s.Epochs[i+1].Number)
+		if s.Millis >= lost.Flipped+2*s.Params.RollbackSeconds*1000 {
+			break // one that is dead, or gone for good, says nothing
+		}
+		for _, m := range s.Epochs[i].Members {
+			if s.lastSeat(m.ID) == i && !lost.Evicted && s.holdsShares(m.ID) {
 				add(m)
 			}
 		}
 	}
 	return out
+}
+
+// Evicted reports whether a node lost its last seat by eviction. It is cut off
+// with the flip, and not even followed any more.
+func (s *State) Evicted(m MemberID) bool {
+	i := s.lastSeat(m)
+	return i >= 0 && i < len(s.Epochs)-1 && s.Infos.at(s.Epochs[i+1].Number).Evicted
+}
+
+// lastSeat is the newest epoch that came into force with m, or -1.
+func (s *State) lastSeat(m MemberID) int {
+	i := len(s.Epochs) - 1
+	for i >= 0 && !s.Epochs[i].Has(m) {
+		i--
+	}
+	return i
+}
+
+// holdsShares: the ledger has not heard of every generation that m held that it
+// wiped it.
+func (s *State) holdsShares(m MemberID) bool {
+	return slices.ContainsFunc(s.Epochs, func(e Epoch) bool {
+		return e.Has(m) && slices.ContainsFunc(s.Infos.at(e.Number).Keys, func(g Generation) bool { return !s.HasWiped(m, g) })
+	})
 }
 
 // MaySay is maySay for whoever decides what to say.

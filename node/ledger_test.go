@@ -170,7 +170,12 @@ func (c *cluster) tick(ms uint64) {
 	c.t.Helper()
 	for ms > 0 {
 		step := min(ms, 10_000)
-		c.all(ledger.KindClock, ledger.Clock{Millis: c.s.Millis + step})
+		at := ledger.Clock{Millis: c.s.Millis + step}
+		for i, k := range c.keys {
+			if c.s.MaySay(idOf(k), ledger.KindClock) { // who was evicted says nothing
+				c.say(i, ledger.KindClock, at)
+			}
+		}
 		ms -= step
 	}
 }

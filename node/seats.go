@@ -24,7 +24,7 @@ import (
 // addresses come before the ledger's, and one that this ledger never heard of may
 // connect too, since a node that is far behind knows none of today's members and
 // has to get the log from one of them.
-func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Server, evicted func(ledger.MemberID) bool) []p2p.Peer {
+func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Server) []p2p.Peer {
 	var out []p2p.Peer
 	add := func(m ledger.Member, as p2p.Role) {
 		id := p2p.ID(m.ID)
@@ -56,7 +56,7 @@ func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Se
 	for _, e := range v.Epochs {
 		for _, m := range e.Members {
 			known[m.ID] = true
-			if voting(m.ID) && !evicted(m.ID) {
+			if voting(m.ID) && !v.Evicted(m.ID) {
 				add(m, p2p.Member)
 			}
 		}
@@ -73,15 +73,6 @@ func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Se
 	return out[:min(len(out), p2p.MaxPeers)]
 }
 
-// evictedFrom says whom the flip to the epoch in force threw out.
-func evictedFrom(v *ledger.State) func(ledger.MemberID) bool {
-	n := len(v.Epochs)
-	info, _ := v.Infos.Get(v.Epoch().Number)
-	return func(m ledger.MemberID) bool {
-		return n > 1 && info.Evicted && v.Epochs[n-2].Has(m) && !v.Epochs[n-1].Has(m)
-	}
-}
-
 func memberID(text string) (id ledger.MemberID, ok bool) {
 	return id, id.UnmarshalText([]byte(strings.ToLower(text))) == nil
 }
@@ -94,7 +85,7 @@ func (n *Node) followSeats(ctx context.Context) {
 	var seat ledger.SeatState
 	for {
 		v, changed := n.app.now()
-		if peers := planPeers(v, n.cfg.Peers, n.cons.Servers(), evictedFrom(v)); !slices.Equal(peers, last) {
+		if peers := planPeers(v, n.cfg.Peers, n.cons.Servers()); !slices.Equal(peers, last) {
 			if err := n.peers.SetPeers(peers); err != nil {
 				n.log.Error("list of peers does not follow the ledger", slog.Any("err", err))
 			} else {
@@ -147,6 +138,9 @@ func (n *Node) waitsForSeat(v *ledger.State) string {
 	case ledger.SeatResharing:
 		return "key shares are being made for it"
 	case ledger.SeatRetired:
+		if v.Evicted(n.self) {
+			return "it was evicted"
+		}
 		return "it was a member"
 	}
 	return "no vote has admitted it, as far as its log goes"

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -15,31 +16,50 @@ import (
 // signatures with the activated KeyShares are not made.
 func (c *cluster) refresh() {
 	c.t.Helper()
-	p := ledger.Proposal{Kind: ledger.ProposeRefresh, Text: "refresh", Seats: &ledger.Seats{Row: c.s.Epoch().Row()}}
+	c.reseat(ledger.Proposal{Kind: ledger.ProposeRefresh, Text: fmt.Sprint("after epoch ", c.s.Epoch().Number), Seats: &ledger.Seats{Row: c.s.Epoch().Row()}})
+}
+
+// reseat brings a proposal about members to the flip, by the votes and with the
+// certificate of the first three of the cluster.
+func (c *cluster) reseat(p ledger.Proposal) {
+	c.t.Helper()
 	c.say(0, ledger.KindVote, ledger.Vote{Hash: p.Hash(), Yes: true, Proposal: &p})
-	c.say(1, ledger.KindVote, ledger.Vote{Hash: p.Hash(), Yes: true})
-	c.say(2, ledger.KindVote, ledger.Vote{Hash: p.Hash(), Yes: true})
+	for i := 1; c.s.Next == nil && i < 3; i++ {
+		if _, open := c.s.Ballots.Get(p.Hash().String()); open {
+			c.say(i, ledger.KindVote, ledger.Vote{Hash: p.Hash(), Yes: true})
+		}
+	}
 	c.tick(2_000)
 	for _, k := range c.s.Next.Keys {
-		c.all(ledger.KindShareReady, c.ready(k))
+		c.next(ledger.KindShareReady, c.ready(k))
 	}
 	for _, k := range c.s.Next.Keys {
 		for _, id := range k.Tests {
-			c.all(ledger.KindTestSig, c.test(id))
+			c.next(ledger.KindTestSig, c.test(id))
 		}
 	}
 	o := c.s.Opening
 	if o == nil {
-		c.t.Fatal("the refreshed epoch is not opened")
+		c.t.Fatal("the next epoch is not opened")
 	}
 	a := ledger.Approval{
 		Cluster: c.s.Cluster, Epoch: c.s.Epoch().Number, Height: o.Height, Head: o.Head, RootHeight: o.Height, Root: o.Root, Members: o.Epoch.MembersHash(),
 	}
 	cert := ledger.Certificate{Approval: a}
-	for _, k := range c.keys[:3] {
+	for _, k := range c.keys[:c.s.Epoch().Q()] {
 		cert.Signatures = append(cert.Signatures, ledger.SignApproval(k, a))
 	}
 	c.say(0, ledger.KindFlip, cert)
+}
+
+// next has every member of the next epoch say something.
+func (c *cluster) next(kind ledger.Kind, body any) {
+	c.t.Helper()
+	for i, k := range c.keys {
+		if n := c.s.Next; n != nil && n.Epoch.Has(idOf(k)) {
+			c.say(i, kind, body)
+		}
+	}
 }
 
 // proveTests makes the test signatures that are open.

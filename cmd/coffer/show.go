@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -288,6 +289,11 @@ func statusRows(p *printer, st *client.Status) {
 		}
 	}
 	p.row("this node", fmt.Sprintf("%d sessions under way, %d pre-parameter sets, key shares of %s", st.Local.Sessions, st.Local.PreParams, orDash(strings.Join(st.Local.Keys, ", "))))
+	for _, s := range st.Local.Shares {
+		if s.State != "active" {
+			p.row(s.State+" share", fmt.Sprintf("%s of epoch %d, try %d: %s", s.Key, s.Epoch, s.Try, cmp.Or(s.Why, "nothing needs it, wiped under the next certificate")))
+		}
+	}
 	if st.BorrowOff {
 		p.row("borrowing", "off")
 	}

@@ -64,6 +64,10 @@ func (v view) seats(kind ledger.ProposalKind, p client.Proposal) (*ledger.Seats,
 				*x.to = *x.from
 			}
 		}
+		if n := out.Row.N; r.FactQuorum == nil && n >= 0 && n <= ledger.MaxMembers { // a lower f may leave fewer who are sure to answer
+			after := ledger.Epoch{Members: make([]ledger.Member, n), F: out.Row.F}
+			out.Row.FactQuorum = min(out.Row.FactQuorum, n-after.C())
+		}
 	}
 	return out, ""
 }
