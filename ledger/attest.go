@@ -90,6 +90,8 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).leave)
 	case KindWiped:
 		return handle(x, a, (*execution).wiped)
+	case KindBlame:
+		return handle(x, a, (*execution).blame)
 	}
 	return Malformed
 }

@@ -58,6 +58,7 @@ const (
 	KindPause       Kind = 17 // Pause: one member
 	KindLeave       Kind = 23 // Leave: the member itself
 	KindWiped       Kind = 27 // Wiped: every holder of an old generation
+	KindBlame       Kind = 26 // Blame: f+1
 )
 
 // Attestation is a member's signed word.

@@ -68,6 +68,9 @@ func (s *State) Check() error {
 	if err := s.checkTiers(); err != nil {
 		return err
 	}
+	if err := s.checkBlamed(); err != nil {
+		return err
+	}
 	if err := s.checkCommittee(); err != nil {
 		return fmt.Errorf("committee: %w", err)
 	}

@@ -84,6 +84,7 @@ type Params struct {
 	Insurance        []AccountID `cbor:"29,keyasint"` // may cover deficits; the first earns the sweep. At most MaxInsurance
 
 	BoostSeconds uint64 `cbor:"40,keyasint"` // between two rounds of boosted Bitcoin payouts (spec: outflows W4)
+	BlameSeconds uint64 `cbor:"41,keyasint"` // since something was proven against it a member stands last in rosters (spec: signing §10)
 
 	// How long what was voted waits before it takes effect, so that users can
 	// leave (spec: committee §9). Fixed by genesis: a test network may do with
@@ -117,7 +118,10 @@ func DefaultParams() Params {
 		FirstDipSeconds: 60, FreezeDeficitBps: 50, LiquidatorSec: 86_400, InsuranceBps: 2_000,
 		LiftSeconds: 3_600, SetSeconds: 172_800, LowerSeconds: 604_800, StepSeconds: 86_400, SocialiseSeconds: 86_400, ProposalSeconds: 604_800,
 		AdmitSeconds: 604_800, SeatSeconds: 604_800, ReshareSeconds: 1_800, TrySeconds: 600, RollbackSeconds: 86_400,
-		BoostSeconds:       300,
+		BoostSeconds: 300,
+		// A day: a traitor that lies at every chance costs one turn a day, and an
+		// honest member whose software failed is back without anybody's vote.
+		BlameSeconds:       86_400,
 		PayoutDelaySeconds: 86_400, LoanWindowSeconds: 86_400, LoanSlippageBps: 500,
 	}
 }

@@ -118,11 +118,20 @@ func (p Params) Validate() error {
 		return fmt.Errorf("alert at %d bps from the average, want at most %d", p.TWAPAlertBps, bpsScale)
 	case p.MinCoin > 100_000_000:
 		return fmt.Errorf("min_coin of %d sats is more than a coin", p.MinCoin)
+	case p.BlameSeconds < minBlameSeconds || p.BlameSeconds > maxBlameSeconds:
+		return fmt.Errorf("blamed members last for %d s, want %d to %d", p.BlameSeconds, minBlameSeconds, maxBlameSeconds)
 	case p.SweepMultiple == 0 || p.SweepMultiple > 1000:
 		return fmt.Errorf("sweep multiple %d, want 1 to 1000", p.SweepMultiple)
 	}
 	return p.validatePolicy()
 }
+
+// Bounds of BlameSeconds: below ten minutes a traitor would be in the next
+// committee but one, and a week is as long as operators take to vote.
+const (
+	minBlameSeconds = 600
+	maxBlameSeconds = 7 * 86_400
+)
 
 // Bounds of the policy layer (spec: lending §8.4).
 const (

@@ -232,6 +232,7 @@ func (x *execution) enter(old Epoch, n *NextEpoch) {
 	s.Changes = slices.DeleteFunc(slices.Clone(s.Changes), func(c SeatChange) bool {
 		return c.In != nil && e.Has(c.In.ID) || c.In == nil && c.Out != MemberID{} && !e.Has(c.Out)
 	})
+	s.forgetBlamed()
 	s.dropTallies()
 }
 

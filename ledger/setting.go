@@ -42,7 +42,7 @@ func (p *Params) settings() []setting {
 		{"first_dip_seconds", &p.FirstDipSeconds}, {"repay_grace_sec", &p.RepayGraceSec}, {"not_closing", &p.NotClosing},
 		{"freeze_deficit_bps", &p.FreezeDeficitBps}, {"target_hf", &p.TargetHF}, {"one_price", &p.OnePrice},
 		{"unfinal_counts", &p.UnfinalCounts}, {"liquidator_sec", &p.LiquidatorSec},
-		{"boost_seconds", &p.BoostSeconds}, {"reshare_seconds", &p.ReshareSeconds}, {"try_seconds", &p.TrySeconds},
+		{"boost_seconds", &p.BoostSeconds}, {"blame_seconds", &p.BlameSeconds}, {"reshare_seconds", &p.ReshareSeconds}, {"try_seconds", &p.TrySeconds},
 		{"insurance_bps", &p.InsuranceBps}, {"insurance", &p.Insurance},
 	}
 }

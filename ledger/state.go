@@ -56,6 +56,7 @@ type State struct {
 	LastEpoch  uint64                    `cbor:"75,keyasint"` // highest epoch number ever planned: none is used twice
 	Wiped      table[string, []MemberID] `cbor:"76,keyasint"` // by generation of KeyShares: who said that it destroyed its own, sorted
 	Dropped    []Dropped                 `cbor:"77,keyasint"` // the last 16 epoch numbers that led to nothing, oldest first
+	Blamed     table[string, Culprit]    `cbor:"78,keyasint"` // members against whom something was proven (blame.go)
 
 	LastTick  uint64 `cbor:"32,keyasint"` // the 15 s multiple of the last accrual
 	Catching  bool   `cbor:"33,keyasint"` // ledger time lags: no Intents, no plans
@@ -354,7 +355,7 @@ func (s *State) View() *State {
 	v.Pools, v.Accounts, v.Suspense, v.Inflows, v.Watched = s.Pools.copy(f), s.Accounts.copy(f), s.Suspense.copy(f), s.Inflows.copy(f), s.Watched.copy(f)
 	v.Outflows, v.Batches, v.Coins, v.Senders, v.Keys = s.Outflows.copy(f), s.Batches.copy(f), s.Coins.copy(f), s.Senders.copy(f), s.Keys.copy(f)
 	v.Ballots, v.Pauses, v.Lowered = s.Ballots.copy(f), s.Pauses.copy(f), s.Lowered.copy(f)
-	v.Quarantine, v.Infos, v.Wiped = s.Quarantine.copy(f), s.Infos.copy(f), s.Wiped.copy(f)
+	v.Quarantine, v.Infos, v.Wiped, v.Blamed = s.Quarantine.copy(f), s.Infos.copy(f), s.Wiped.copy(f), s.Blamed.copy(f)
 	v.Queue, v.Live, v.Waiting = s.Queue.copy(f), s.Live.copy(f), s.Waiting.copy(f)
 	v.Rounds, v.Marks, v.Recent = s.Rounds.copy(f), s.Marks.copy(f), s.Recent.copy(f)
 	v.Mapped, v.MappedTo = s.Mapped.copy(f), s.MappedTo.copy(f)

@@ -210,17 +210,26 @@ func (x *execution) openAttempt(b Batch, a Attempt) {
 }
 
 // roster orders the members of an epoch for one attempt. Those whose clock the
-// ledger has not heard lately come last (spec: signing §3).
+// ledger has not heard lately come behind the others, and behind them those
+// against whom something was proven (spec: signing §3, §10). Nobody is left out:
+// where m members are left with the last one, it signs.
+//
+// Why the blamed behind the absent: members skip a turn with somebody they know
+// dead at no cost, and who came back meanwhile signs; a turn with the blamed one
+// is joined, and spoilt.
 func (s *State) roster(e Epoch, batch, attempt uint64) []MemberID {
-	present, absent := []MemberID{}, []MemberID{}
+	var present, absent, blamed []MemberID
 	for _, m := range sortedByRank(e.Members, s.Head, batch, attempt) {
-		if seat := s.Seats.at(m.String()); seat.Millis+s.Params.PresenceMillis >= s.Millis && seat.Millis <= s.Raw+maxAheadMillis {
+		switch seat := s.Seats.at(m.String()); {
+		case s.LastUntil(m) != 0:
+			blamed = append(blamed, m)
+		case seat.Millis+s.Params.PresenceMillis >= s.Millis && seat.Millis <= s.Raw+maxAheadMillis:
 			present = append(present, m)
-		} else {
+		default:
 			absent = append(absent, m)
 		}
 	}
-	return append(present, absent...)
+	return slices.Concat(present, absent, blamed)
 }
 
 // signers are the members and the try whose KeyShares of a key sign now.

@@ -29,11 +29,12 @@ type rule struct {
 	url       string // type inside the library's own wrapper
 	round     int
 	broadcast bool
-	slot      int  // among the broadcasts of its round
-	role      role // of the sender, and
-	to        role // of the receivers; 0 outside of resharing
-	ack       bool // has no content
-	limit     int  // bytes of payload
+	slot      int    // among the broadcasts of its round
+	role      role   // of the sender, and
+	to        role   // of the receivers; 0 outside of resharing
+	opens     string // name of the type whose commitment it opens
+	ack       bool   // has no content
+	limit     int    // bytes of payload
 	check     func(g *guard, from int, m proto.Message) error
 }
 
@@ -42,6 +43,9 @@ const (
 	// proofs of 256 residues and needs more (spec: signing §9).
 	limitSmall = 64 << 10
 	limitLarge = 512 << 10
+	// limitSign of a signing message: three times the largest honest one, and two
+	// fit into one request to a member that is to judge them.
+	limitSign = 24 << 10
 )
 
 // check adapts a function over one message type to a rule's.
@@ -83,6 +87,10 @@ type guard struct {
 
 	parts *eddsaParts // Ed25519 signing
 
+	// least that a value in a group of the receiver's choice may be: 2, and 1
+	// where a judge looks.
+	least *big.Int
+
 	// stored are the moduli of all KeyShares in the keystore: none serves twice.
 	stored map[string]bool
 
@@ -98,7 +106,7 @@ func newGuard(c Curve, parties, self, m int) *guard {
 	return &guard{
 		curve: c, order: curveOrder(c), field: ellipticCurve(c).Params().P, m: m, self: self,
 		paillier: make([]*big.Int, parties), nTilde: make([]*big.Int, parties),
-		commits: map[string][]*big.Int{}, opened: make([]string, parties),
+		commits: map[string][]*big.Int{}, least: two, opened: make([]string, parties),
 		dealt: make([]*crypto.ECPoint, parties), constant: make([]*crypto.ECPoint, parties),
 	}
 }

@@ -23,7 +23,7 @@ func ecdsaSignRules() []*rule {
 				_, err := g.scalar("S6", "theta", m.GetTheta())
 				return err
 			})},
-		{name: "S4", url: ecdsaSignURL + "SignRound4Message", round: 4, broadcast: true,
+		{name: "S4", opens: "S1", url: ecdsaSignURL + "SignRound4Message", round: 4, broadcast: true,
 			check: check(func(g *guard, from int, m *signing.SignRound4Message) error {
 				if err := g.opens("S7", "S1", from, 1, m.GetDeCommitment()); err != nil {
 					return err
@@ -34,7 +34,7 @@ func ecdsaSignRules() []*rule {
 			check: check(func(g *guard, from int, m *signing.SignRound5Message) error {
 				return g.commitment("S5", "S5", from, m.GetCommitment())
 			})},
-		{name: "S6", url: ecdsaSignURL + "SignRound6Message", round: 6, broadcast: true,
+		{name: "S6", opens: "S5", url: ecdsaSignURL + "SignRound6Message", round: 6, broadcast: true,
 			check: check(func(g *guard, from int, m *signing.SignRound6Message) error {
 				if err := g.opens("S8", "S5", from, 2, m.GetDeCommitment()); err != nil {
 					return err
@@ -48,7 +48,7 @@ func ecdsaSignRules() []*rule {
 			check: check(func(g *guard, from int, m *signing.SignRound7Message) error {
 				return g.commitment("S5", "S7", from, m.GetCommitment())
 			})},
-		{name: "S8", url: ecdsaSignURL + "SignRound8Message", round: 8, broadcast: true,
+		{name: "S8", opens: "S7", url: ecdsaSignURL + "SignRound8Message", round: 8, broadcast: true,
 			check: check(func(g *guard, from int, m *signing.SignRound8Message) error {
 				return g.opens("S9", "S7", from, 2, m.GetDeCommitment())
 			})},
@@ -82,7 +82,7 @@ func checkSignR1P2P(g *guard, from int, m *signing.SignRound1Message1) error {
 		name   string
 		lo, hi *big.Int
 	}{
-		{"Z", two, below(nt)}, {"U", two, below(nn)}, {"W", two, below(nt)},
+		{"Z", g.least, below(nt)}, {"U", two, below(nn)}, {"W", g.least, below(nt)},
 		{"S", two, below(n)}, {"S1", q, q3}, {"S2", q, g.proofBound(nt)},
 	}
 	x := make([]*big.Int, len(ranges))
@@ -147,8 +147,8 @@ func (g *guard) proofBob(parts [][]byte, nn *big.Int) error {
 		name   string
 		lo, hi *big.Int
 	}{
-		{"Z", two, below(nt)}, {"ZPrm", two, below(nt)}, {"T", two, below(nt)}, {"V", two, below(nn)},
-		{"W", two, below(nt)}, {"S", two, below(n)},
+		{"Z", g.least, below(nt)}, {"ZPrm", g.least, below(nt)}, {"T", g.least, below(nt)}, {"V", g.least, below(nn)},
+		{"W", g.least, below(nt)}, {"S", g.least, below(n)},
 		{"S1", q, q3}, {"S2", q, s2}, {"T1", q, q7}, {"T2", q, s2},
 	}
 	x := make([]*big.Int, len(ranges))

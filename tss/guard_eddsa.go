@@ -45,7 +45,7 @@ func eddsaSignRules() []*rule {
 			check: check(func(g *guard, from int, m *signing.SignRound1Message) error {
 				return g.commitment("D1", "D1", from, m.GetCommitment())
 			})},
-		{name: "D2", url: eddsaSignURL + "SignRound2Message", round: 2, broadcast: true,
+		{name: "D2", opens: "D1", url: eddsaSignURL + "SignRound2Message", round: 2, broadcast: true,
 			check: check(func(g *guard, from int, m *signing.SignRound2Message) error {
 				if err := g.opens("D4", "D1", from, 1, m.GetDeCommitment()); err != nil {
 					return err
@@ -100,6 +100,9 @@ func scalarOf(x *big.Int) *edwards25519.Scalar {
 
 // nonce remembers a party's R_i; the guard has checked that it is a point.
 func (p *eddsaParts) nonce(from int, m *signing.SignRound2Message) error {
+	if p == nil {
+		return nil // a judge has no session to remember it for
+	}
 	parts := m.GetDeCommitment()
 	if len(parts) != 3 {
 		return violate("D4", "decommitment of %d parts", len(parts))
@@ -117,6 +120,9 @@ func (p *eddsaParts) nonce(from int, m *signing.SignRound2Message) error {
 // part that fails is known to be wrong to the parties of the session alone, who
 // have R: they suspect its sender and accuse nobody.
 func (p *eddsaParts) verify(from int, s *big.Int) error {
+	if p == nil {
+		return nil
+	}
 	sum := edwards25519.NewIdentityPoint()
 	for _, r := range p.nonces {
 		if r == nil {

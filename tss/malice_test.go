@@ -26,7 +26,8 @@ import (
 
 // Here one party speaks the protocol and signs its envelopes, and at one point
 // says what no honest party says. The others must refuse it before the library
-// sees it, name the party with evidence, live on and sign with another subset.
+// sees it, name the party with evidence that convinces who was not there, live on
+// and sign with another subset.
 
 type lie struct {
 	name    string // of the case
@@ -73,9 +74,15 @@ func increment(b []byte) []byte {
 	return new(big.Int).Add(new(big.Int).SetBytes(b), big.NewInt(1)).Bytes()
 }
 
+// blameOf is expectLie of a signature.
+func blameOf(t *testing.T, nodes []tsstest.Node, r tss.Request, l lie) *tss.Blame {
+	t.Helper()
+	return expectLie(t, nodes, l, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Sign(ctx, r); return err })
+}
+
 // expectLie runs a session with nodes[1] lying once and checks what nodes[0]
 // makes of it.
-func expectLie(t *testing.T, nodes []tsstest.Node, l lie, run func(context.Context, tsstest.Node) error) {
+func expectLie(t *testing.T, nodes []tsstest.Node, l lie, run func(context.Context, tsstest.Node) error) *tss.Blame {
 	t.Helper()
 	var lied atomic.Bool
 	nodes[1].Signer.Tamper(func(name string, _ int, payload []byte) []byte {
@@ -112,6 +119,7 @@ func expectLie(t *testing.T, nodes []tsstest.Node, l lie, run func(context.Conte
 	if len(b.Evidence) == 0 {
 		t.Errorf("%s: no evidence", l.name)
 	}
+	return b
 }
 
 func TestECDSASignLies(t *testing.T) {
@@ -182,7 +190,7 @@ func TestECDSASignLies(t *testing.T) {
 		r := signRequest(ecdsaKey, make([]byte, 32), nodes[0].ID, nodes[1].ID)
 		r.Batch = uint64(i)
 		r.Session = tss.SessionName(r)
-		expectLie(t, nodes, l, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Sign(ctx, r); return err })
+		convicts(t, nodes[2], blameOf(t, nodes, r, l), r)
 		// Whoever was lied to signs with another subset; in short mode once.
 		if done[l.check] || testing.Short() && i < len(lies)-1 {
 			continue
@@ -257,7 +265,7 @@ func TestEd25519Lies(t *testing.T) {
 		r := signRequest(eddsaKey, []byte("m"), ids...)
 		r.Batch = uint64(i)
 		r.Session = tss.SessionName(r)
-		expectLie(t, nodes, c, func(ctx context.Context, n tsstest.Node) error { _, err := n.Signer.Sign(ctx, r); return err })
+		convicts(t, nodes[2], blameOf(t, nodes, r, c), r)
 		another(t, nodes, eddsaKey, pub, uint64(i))
 	}
 	empty := commitments.NewHashCommitment(rand.Reader)

@@ -52,6 +52,9 @@ func newProtocol(name string, c Curve, k Kind, rules []*rule) *protocol {
 		}
 		if r.limit == 0 {
 			r.limit = limitSmall
+			if k == Sign {
+				r.limit = limitSign
+			}
 		}
 	}
 	return p
@@ -90,6 +93,14 @@ func protocolOf(k Kind, c Curve) (*protocol, error) {
 }
 
 func (p *protocol) has(r *rule) bool { return p.byURL[r.url] == r }
+
+// commitment is the type that r opens, or nil.
+func (p *protocol) commitment(r *rule) *rule {
+	if r.opens == "" {
+		return nil
+	}
+	return rulesByName[r.opens]
+}
 
 // inRound lists the types that a party in role from sends one in role to, in a
 // round. Broadcasts go to everybody, in whatever role: so all members compare

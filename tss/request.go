@@ -127,17 +127,7 @@ const (
 // histories differ before the plan, and the digest those whose plans differ,
 // compute different names.
 func SessionName(r Request) SessionID {
-	digest := sha256.Sum256(r.Digest)
-	if r.Kind == Reshare {
-		// Who deals, from what and to which threshold stand where a signature
-		// has its digest.
-		digest = sha256.Sum256(encode([]any{r.From.Epoch, r.From.Try, r.From.M, sortHolders(r), r.From.Pub, r.Try, r.M}))
-	}
-	body := encode([]any{
-		r.Cluster, uint8(r.Kind), []any{r.Key.ID, string(r.Key.Curve)}, r.Epoch, r.At,
-		r.Batch, r.Attempt, r.Input, r.Turn, digest, r.Tweak, sortParties(r),
-	})
-	return sha256.Sum256(append([]byte("coffer/session/1"), body...))
+	return named(r).session(r.Cluster)
 }
 
 // partyKey is the x coordinate at which a member's share of one generation

@@ -465,7 +465,7 @@ func (x *session) blameFor(from int, f *frame, err error) error {
 		b.Check, b.Evidence = bad.check, [][]byte{f.raw}
 		return b
 	case errors.As(err, &bad):
-		return x.proven(from, f.rule.round, bad.check, bad.detail, f.raw)
+		return x.proven(from, f.rule.round, bad.check, bad.detail, x.evidence(from, f)...)
 	case errors.As(err, &who):
 		b := x.suspect(f.rule.round, Failed, who.detail, x.othersIn(who.from)...)
 		b.Check = who.check
@@ -478,6 +478,17 @@ func (x *session) blameFor(from int, f *frame, err error) error {
 		return x.suspect(f.rule.round, Failed, gaveUp.text, suspects...)
 	}
 	return err
+}
+
+// evidence is a frame, and before it the commitment that it opens: who was not
+// here needs both.
+func (x *session) evidence(from int, f *frame) [][]byte {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if made := x.protocol.commitment(f.rule); made != nil && x.slots[from][made.code] != nil {
+		return [][]byte{x.slots[from][made.code].raw, f.raw}
+	}
+	return [][]byte{f.raw}
 }
 
 // crashed names whom the death of the child points at. The library computes
