@@ -157,6 +157,7 @@ func (n *Node) world(ctx context.Context, v *ledger.State) world {
 	w.ready = append(w.ready, n.readyShares...)
 	w.wiped = n.wiped
 	w.screened = n.screening.inflows()
+	w.blames = n.provenLocked()
 	for k, r := range n.refusals {
 		if b, ok := v.Batches.Get(k.batch); ok && b.Done {
 			delete(n.refusals, k)

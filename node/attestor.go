@@ -30,6 +30,7 @@ type world struct {
 	tests    []ledger.TestSig
 	gaveUp   []ledger.GaveUp
 	refusals []ledger.Refusal
+	blames   []ledger.Blame    // what this member found proven against others
 	screened map[string]bool   // inflows that the operator's screening lets in; nil: there is none
 	tooCheap map[inputKey]bool // newest transactions that the own chain node refused as too cheap
 	forked   map[string]bool   // chains whose best branch left the final one
@@ -86,6 +87,11 @@ func planAttestations(v *ledger.State, w world) []statement {
 	for _, r := range w.refusals {
 		if b, ok := v.Batches.Get(r.Batch); ok && !b.Done && b.Spent == nil && b.Newest().K == r.Attempt && b.Newest().RefusedBy(w.self) != r.Reason {
 			say(ledger.KindRefusal, r)
+		}
+	}
+	for _, b := range w.blames {
+		if v.AwaitsBlame(w.self, b) {
+			say(ledger.KindBlame, b)
 		}
 	}
 	for _, g := range w.wiped {

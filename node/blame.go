@@ -19,8 +19,9 @@ import (
 )
 
 // blamed is what this node holds against one member since it started. It is
-// this node's word alone: only proven blame could convince another (spec:
-// signing §10).
+// this node's word alone; what was proven is shown to the others, who judge for
+// themselves (cases.go), and what they and this node say of it is in the ledger
+// (spec: signing §10).
 type blamed struct {
 	proven, suspected uint64
 	last              string
@@ -31,8 +32,9 @@ type blamed struct {
 // fill the disk otherwise. The first ones tell as much as the later.
 const maxEvidence = 256
 
-// noteBlame counts who spoilt a session and keeps the envelopes that show it.
-func (n *Node) noteBlame(err error) {
+// noteBlame counts who spoilt a session of r and keeps the envelopes that show
+// it. What can convince others goes to them.
+func (n *Node) noteBlame(err error, r tss.Request) {
 	var b *tss.Blame
 	if !errors.As(err, &b) {
 		return
@@ -64,9 +66,10 @@ func (n *Node) noteBlame(err error) {
 	for _, e := range b.Evidence {
 		if err := n.keepEvidence(e); err != nil {
 			n.log.Error("evidence not kept", slog.Any("err", err))
-			return
+			break
 		}
 	}
+	n.accuse(b, r)
 }
 
 // keepEvidence writes a signed envelope under its hash into evidence/.

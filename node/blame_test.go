@@ -19,19 +19,19 @@ import (
 func TestBlameIsCountedAndEvidenceKept(t *testing.T) {
 	n := &Node{
 		cfg: Config{Dir: t.TempDir()}, log: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry()),
-		blames: map[ledger.MemberID]blamed{},
+		blames: map[ledger.MemberID]blamed{}, cases: map[caseKey]*heldCase{},
 	}
 	var err error
 	if n.app, err = newApp(running(t).s.Genesis, nil); err != nil {
 		t.Fatal(err)
 	}
 	liar, slow := tss.PartyID{1}, tss.PartyID{2}
-	n.noteBlame(errors.New("no blame"))
+	n.noteBlame(errors.New("no blame"), tss.Request{})
 	for range 3 {
-		n.noteBlame(fmt.Errorf("turn: %w", &tss.Blame{Culprits: []tss.PartyID{slow}, Reason: tss.Silent}))
+		n.noteBlame(fmt.Errorf("turn: %w", &tss.Blame{Culprits: []tss.PartyID{slow}, Reason: tss.Silent}), tss.Request{})
 	}
 	for range 2 { // the same envelope twice
-		n.noteBlame(&tss.Blame{Culprits: []tss.PartyID{liar}, Proven: true, Reason: tss.Malformed, Check: "S1", Evidence: [][]byte{[]byte("e")}})
+		n.noteBlame(&tss.Blame{Culprits: []tss.PartyID{liar}, Proven: true, Reason: tss.Malformed, Check: "S1", Evidence: [][]byte{[]byte("e")}}, tss.Request{})
 	}
 	got := n.blameList()
 	if len(got) != 2 || got[0]["proven"] != uint64(2) || got[0]["suspected"] != uint64(0) || got[0]["last"] != "malformed S1" ||
@@ -54,7 +54,7 @@ func TestBlameIsCountedAndEvidenceKept(t *testing.T) {
 		t.Errorf("%d files, want one", files())
 	}
 	for i := range 300 {
-		n.noteBlame(&tss.Blame{Culprits: []tss.PartyID{liar}, Proven: true, Reason: tss.Malformed, Evidence: [][]byte{{byte(i), byte(i >> 8)}}})
+		n.noteBlame(&tss.Blame{Culprits: []tss.PartyID{liar}, Proven: true, Reason: tss.Malformed, Evidence: [][]byte{{byte(i), byte(i >> 8)}}}, tss.Request{})
 	}
 	if files() != maxEvidence {
 		t.Errorf("%d files, want %d", files(), maxEvidence)

@@ -46,6 +46,7 @@ var (
 	descDropped  = desc("coffer_epoch_dropped", "Newest epoch number that was dropped by deadline or tries; 0: none is known.")
 	descChanges  = desc("coffer_changes_waiting", "Changes of the committee that are decided and not begun.", "kind")
 	descChange   = desc("coffer_change_waiting_seconds", "Longest time that a change of the committee waits beyond its quarantine, or for another vote.")
+	descBlamed   = desc("coffer_member_proofs_total", "Times that f+1 members verified that a member broke the signing protocol, since it took its seat.", "peer")
 	descSpare    = desc("coffer_members_spare", "Members heard from beyond the m that signing needs; negative: signing waits.")
 	descHeard    = desc("coffer_member_last_heard_seconds", "Seconds since this node heard from a peer.", "peer")
 	descHalted   = desc("coffer_halted", "1 for what stops payouts: broken, halt, hold or vote (all payouts), node (this one signs nothing).", "why")
@@ -73,7 +74,7 @@ var (
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descTry, descLeft, descNotReady, descDropped, descChanges, descChange,
-		descSpare, descHeard, descHalted, descAsset, descPaused, descReady, descCustody, descOwed, descProven, descDisputed,
+		descSpare, descBlamed, descHeard, descHalted, descAsset, descPaused, descReady, descCustody, descOwed, descProven, descDisputed,
 		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descEquiv,
 	} {
 		ch <- d
@@ -139,6 +140,10 @@ func ofLedger(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels 
 	gauge(descEpoch, float64(v.Epoch().Number))
 	gauge(descOpening, one(v.Opening != nil))
 	gauge(descSpare, float64(api.Spare(v)))
+	for _, m := range v.Epoch().Members { // an increase from nothing is one only if nothing was there
+		b, _ := v.Blamed.Get(m.ID.String())
+		gauge(descBlamed, float64(b.Count), m.Name)
+	}
 	ofCommittee(v, gauge)
 	why, _, _ := strings.Cut(v.OutflowsHalt, ":")
 	for _, w := range []string{"BROKEN", "HALT", "HOLD", "vote"} {

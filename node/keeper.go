@@ -171,7 +171,7 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 	}
 	res, err := run(ctx, req)
 	if err != nil {
-		n.noteBlame(err)
+		n.noteBlame(err, req)
 		if ctx.Err() == nil {
 			log.Warn("session for key shares failed, waiting for the next try", slog.Any("err", err))
 			n.mu.Lock()

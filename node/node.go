@@ -32,6 +32,7 @@ import (
 const (
 	requestSubmit    byte = 1 // a command for the leader
 	requestSignature byte = 2 // a finished signature
+	requestCase      byte = 3 // evidence against a member
 )
 
 // Node is one running member.
@@ -90,6 +91,8 @@ type Node struct {
 	refusals    map[jobKey]ledger.Refusal
 	failedAt    map[jobKey]time.Time
 	blames      map[ledger.MemberID]blamed
+	cases       map[caseKey]*heldCase         // what this node found proven lately
+	judged      map[ledger.MemberID]time.Time // when a member last had a case judged here
 	verdicts    map[jobKey]bool
 	sigs        map[inputKey]signature
 	unshared    map[inputKey]map[ledger.MemberID]bool // who has not confirmed a signature of ours
@@ -109,7 +112,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		prices: map[string]ledger.PriceReport{}, seen: map[string]chains.Observations{}, seenAt: map[string]uint64{}, chainStatus: map[string]api.ChainStatus{},
 		ignored: map[string]bool{}, rescans: map[string]uint64{}, keyMissing: map[string]string{}, gaveUp: map[jobKey]ledger.GaveUp{},
 		refusals: map[jobKey]ledger.Refusal{}, screening: newScreening(cfg.Screen),
-		failedAt: map[jobKey]time.Time{}, blames: map[ledger.MemberID]blamed{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
+		failedAt: map[jobKey]time.Time{}, blames: map[ledger.MemberID]blamed{}, cases: map[caseKey]*heldCase{}, judged: map[ledger.MemberID]time.Time{}, verdicts: map[jobKey]bool{}, sigs: map[inputKey]signature{},
 		unshared: map[inputKey]map[ledger.MemberID]bool{}, turns: map[turnKey]chan uint64{}, sessions: map[tss.SessionID]api.Session{},
 		fences: map[string]*Fence{}, tooCheap: map[inputKey]bool{}, balances: map[string]ledger.BalanceFact{},
 	}
@@ -248,6 +251,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		return n.cons.HandleForward(ctx, ledger.MemberID(from), body), nil
 	})
 	n.peers.HandleRequest(requestSignature, n.takeSignature)
+	n.peers.HandleRequest(requestCase, n.takeCase)
 	return n, nil
 }
 
@@ -264,7 +268,7 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows, n.followSeats}
-	for name, loop := range map[string]func(context.Context, func()){"attest": n.attest, "sign": n.sign, "broadcast": n.broadcast, "share": n.share} {
+	for name, loop := range map[string]func(context.Context, func()){"attest": n.attest, "sign": n.sign, "broadcast": n.broadcast, "share": n.share, "accuse": n.showCases} {
 		work = append(work, func(ctx context.Context) { n.supervise(ctx, name, loop) })
 	}
 	if n.liar != nil {

@@ -338,7 +338,7 @@ func (n *Node) runTurns(ctx context.Context, j job, input int, in chains.ToSign,
 			log.Info("session was joined before a restart, next turn", slog.Uint64("turn", turn))
 			turn++
 		case errors.As(err, &blame):
-			n.noteBlame(blame)
+			n.noteBlame(blame, req)
 			for _, c := range blame.Culprits {
 				if m := ledger.MemberID(c); m != n.self {
 					suspects[m] = true

@@ -92,6 +92,9 @@ func newOutflowCmd() *cobra.Command {
 func whyRows(p *printer, w *client.Why) {
 	p.row("state", w.State)
 	waitingRows(p, w.WaitingFor)
+	if len(w.PassedOver) > 0 {
+		p.row("passed over", strings.Join(w.PassedOver, ", ")+": last in the roster for what was proven against it, see coffer status")
+	}
 	if w.Next != nil {
 		p.row("next", fmt.Sprintf("%s at %s", w.Next.What, w.Next.At.Format(time.RFC3339)))
 	}
@@ -235,6 +238,14 @@ func statusRows(p *printer, st *client.Status) {
 			}
 		}
 		p.row("member "+m.Name, state+", heard "+ago(m.LastHeard, st.LedgerTime))
+		if b := m.Blamed; b != nil {
+			text := fmt.Sprintf("proven to break the signing protocol %d times, newest %s (check %s, round %d, batch %d, evidence %.8s)",
+				b.Proofs, ago(&b.At, st.LedgerTime), b.Check, b.Round, b.Batch, b.Evidence)
+			if b.LastUntil != nil {
+				text += "; signs last until " + b.LastUntil.Format(time.RFC3339)
+			}
+			p.row("", text)
+		}
 	}
 	committeeRows(p, st)
 	for _, c := range st.Chains {

@@ -43,6 +43,12 @@ func (v view) members() []client.Member {
 		for _, h := range seat.Heights {
 			c.Heights = append(c.Heights, client.Height{Chain: h.Chain, Height: h.Height, Hash: h.Hash})
 		}
+		if b, ok := v.Blamed.Get(m.ID.String()); ok {
+			c.Blamed = &client.Blamed{
+				Proofs: b.Count, Check: b.Newest.Check, Round: b.Newest.Round, Batch: b.Newest.Batch, Session: b.Newest.Session.String(),
+				Evidence: b.Newest.Evidence.String(), At: at(b.Millis), LastUntil: atOrNil(v.LastUntil(m.ID)),
+			}
+		}
 		out = append(out, c)
 	}
 	return out

@@ -238,7 +238,7 @@ func (s *server) whyQueued(v view, o ledger.Outflow, wait func(client.Waiting)) 
 
 func (s *server) whyPlanned(v view, b ledger.Batch, out *client.Why, wait func(client.Waiting)) {
 	a := b.Attempts[len(b.Attempts)-1]
-	out.Attempt = &a.K
+	out.Attempt, out.PassedOver = &a.K, v.names(v.State.PassedOver(a))
 	out.Next = &client.Next{What: fmt.Sprintf("attempt %d with another committee", a.K+1), At: at(a.Deadline)}
 	for _, r := range a.Refused {
 		wait(client.Waiting{What: "refusal", Peer: v.name(r.Member), Have: r.Reason})

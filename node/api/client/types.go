@@ -450,6 +450,7 @@ type Why struct {
 	Turn       *uint64   `json:"turn,omitempty"`
 	Session    string    `json:"session,omitempty"`
 	WaitingFor []Waiting `json:"waiting_for"`
+	PassedOver []string  `json:"passed_over,omitempty" doc:"members that stand last in the attempt's roster for what was proven against them"`
 	Next       *Next     `json:"next,omitempty"`
 }
 
@@ -616,6 +617,19 @@ type Member struct {
 	LastHeard *time.Time `json:"lastHeard,omitempty" doc:"ledger time of its last clock"`
 	Present   bool       `json:"present"`
 	Heights   []Height   `json:"heights"`
+	Blamed    *Blamed    `json:"blamed,omitempty" doc:"what was proven against it since it took its seat"`
+}
+
+// Blamed is what more members than can be traitors have verified against one.
+type Blamed struct {
+	Proofs    uint64     `json:"proofs" doc:"at most one a minute counts"`
+	Check     string     `json:"check" doc:"that its newest bad message failed, as the specification of signing numbers it; E6: two messages in one slot"`
+	Round     uint8      `json:"round"`
+	Batch     uint64     `json:"batch"`
+	Session   string     `json:"session"`
+	Evidence  string     `json:"evidence" doc:"SHA-256 of the envelope: its name in evidence/ of the nodes that verified it"`
+	At        time.Time  `json:"at" doc:"ledger time of the newest"`
+	LastUntil *time.Time `json:"lastUntil,omitempty" doc:"until when it stands last in new rosters; none: it does not any more"`
 }
 
 // Height is what a member attested of a chain.
