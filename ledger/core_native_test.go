@@ -345,3 +345,79 @@ func TestNativeSolvency(t *testing.T) {
 		}
 	}
 }
+
+// ETH is lent against BTC: the borrower's address has what was asked for less the fee,
+// to the wei, the gas is the pool's to pay out of that fee and the float's never, and
+// what arrives at the repay address ends the debt and is supply beyond it, swept once.
+// Seen failing with the payout's gas taken from the float ("float"), with the whole of
+// a repayment burnt as debt ("supplied 0") and with a sweep that leaves the repay
+// address out ("under way").
+func TestNativeBorrow(t *testing.T) {
+	e := newEthers(t)
+	lender, borrower := ethWallet(5), btcWallet(2)
+	l, id := e.open(lender), e.open(borrower)
+	e.deposit(id, "btc", PurposeSupply, "100000000")
+	supply := e.at(l, PurposeSupply)
+	e.give(supply, "2000000000000000000")
+	e.counts(supply)
+	ask := func(units string) Code {
+		return e.ask(borrower, e.payout(address.ActionBorrow, "eth", units, payeeETH, "1000000000000000"))
+	}
+	e.refresh()
+	if code := ask("900000000000000001"); code != OK {
+		t.Fatalf("lent before the sweep: %s", code) // accepted against what is credited, paid when it is swept
+	}
+	settle := func() {
+		t.Helper()
+		for range 4 {
+			e.tick(1000)
+			for _, b := range e.payments() {
+				e.lands(b, OutcomePaid)
+			}
+		}
+		if len(e.payments())+e.s.Queue.len() != 0 {
+			t.Fatalf("%d under way, %d queued", len(e.payments()), e.s.Queue.len())
+		}
+	}
+	settle()
+	o := e.s.Outflows.at(e.s.NextOutflow - 1)
+	if o.Kind != OutflowBorrow || o.State != Paid || e.wei[payeeETH] != o.Net || must(fixed.Add(o.Net, o.Fee)) != n("900000000000000001") {
+		t.Fatalf("%s has %s: %+v", payeeETH, e.wei[payeeETH], o)
+	}
+	owed := func() fixed.Int { return e.s.synced(id).Accounts.at(id).position("eth").Debt }
+	if got := owed(); got.Less(n("900000000000000001")) {
+		t.Fatalf("owes %s", got)
+	}
+	p := e.s.Pools.at("eth")
+	if want := must(fixed.Sub(o.Fee, fixed.New(50_000*gweiCore))); p.FeeGains != want || !p.FeeLosses.IsZero() {
+		t.Errorf("the pool gained %s of a fee of %s", p.FeeGains, o.Fee)
+	}
+	if float := e.s.Senders.at(e.hot().Address).Float; float != must(fixed.Sub(etherCore, fixed.New(50_000*gweiCore))) {
+		t.Errorf("float %s: it bears the sweep alone", float)
+	}
+	e.exact(supply)
+	if code := ask("60000000000000000000"); code != NoLiquidity {
+		t.Errorf("more than there is: %s", code)
+	}
+	repay := e.at(id, PurposeRepay)
+	e.give(repay, "1000000000000000000")
+	e.counts(repay)
+	if got := owed(); !got.IsZero() {
+		t.Errorf("owes %s", got)
+	}
+	if got := e.s.suppliedIn(id, "eth"); got.Less(n("99999000000000000")) || !got.Less(n("100000000000000000")) {
+		t.Errorf("supplied %s, want what was beyond 0.9 and its interest", got)
+	}
+	settle()
+	e.exact(supply, repay)
+	have := e.s.suppliedIn(id, "eth")
+	e.refresh()
+	if code := e.ask(borrower, e.payout(address.ActionWithdraw, "eth", have.String(), payeeETH, "1000000000000000")); code != OK {
+		t.Fatalf("the excess is not to be had: %s", code)
+	}
+	settle()
+	if got := e.wei[payeeETH]; got != must(fixed.Add(o.Net, e.s.Outflows.at(e.s.NextOutflow-1).Net)) {
+		t.Errorf("%s has %s", payeeETH, got)
+	}
+	e.exact(supply, repay)
+}

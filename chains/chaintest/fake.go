@@ -45,6 +45,7 @@ type Fake struct {
 	rate, tip uint64
 	floor     uint64 // what blocks demand of ours
 	reverts   map[string]bool
+	mute      map[string]bool
 	now       books
 	past      books // of the block pastHash, which was asked for last
 	pastHash  string
@@ -64,6 +65,7 @@ type transaction struct {
 	foreign     bool
 	robbed      string // whom the outputs are taken from, without a sequence of his; empty: from outside
 	failed      bool   // executed and reverted, as of the block it is in
+	silent      bool   // executed, and neither moved anything nor said so
 }
 
 // books are what the best chain adds up to.
@@ -93,7 +95,7 @@ func NewFake(cfg FakeConfig) *Fake {
 	f := &Fake{
 		name: cfg.Chain.Name, caip2: cfg.Chain.CAIP2, start: cfg.Chain.Start, final: cfg.Chain.Final,
 		lag: cfg.Lag, accounts: cfg.Chain.Final == 0, native: cfg.Chain.Name, tokens: map[string]string{},
-		verify: cfg.Verify, rate: cfg.Chain.MinRate, tip: cfg.Chain.MinTip, reverts: map[string]bool{},
+		verify: cfg.Verify, rate: cfg.Chain.MinRate, tip: cfg.Chain.MinTip, reverts: map[string]bool{}, mute: map[string]bool{},
 	}
 	for _, a := range cfg.Assets {
 		switch {
@@ -187,11 +189,19 @@ func (f *Fake) Congest(floor uint64) {
 	f.floor = floor
 }
 
-// Revert makes token transfers to an address fail, on a chain with accounts.
+// Revert makes transfers to an address fail, on a chain with accounts.
 func (f *Fake) Revert(to string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reverts[to] = true
+}
+
+// Mute makes the token transfers to an address, in blocks to come, succeed without
+// moving anything or a log, until it is taken back.
+func (f *Fake) Mute(to string, on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mute[to] = on
 }
 
 // Height is that of the best block.
@@ -215,7 +225,7 @@ func (f *Fake) Payments() []Payment {
 	var out []Payment
 	for h, b := range f.blocks {
 		for _, t := range b.txs {
-			if t.failed {
+			if t.failed || t.silent {
 				continue
 			}
 			for _, o := range t.body.Outputs {
@@ -227,6 +237,37 @@ func (f *Fake) Payments() []Payment {
 		}
 	}
 	return out
+}
+
+// Fees are what the best chain's transactions of ours cost, by id: also of those that
+// failed and are in no Payments.
+func (f *Fake) Fees() map[string]fixed.Int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := map[string]fixed.Int{}
+	for _, b := range f.blocks {
+		for _, t := range b.txs {
+			if !t.foreign {
+				out[t.id] = t.fee
+			}
+		}
+	}
+	return out
+}
+
+// Silent is the transaction in the best chain that consumed a resource and, muted,
+// moved nothing.
+func (f *Fake) Silent(resource string) (txid string, fee fixed.Int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.blocks {
+		for _, t := range b.txs {
+			if t.silent && slices.Contains(t.spends, resource) {
+				return t.id, t.fee, true
+			}
+		}
+	}
+	return "", fixed.Int{}, false
 }
 
 func (f *Fake) head() uint64 { return uint64(len(f.blocks) - 1) }
@@ -259,6 +300,7 @@ func (f *Fake) mine(full bool) {
 				return false
 			}
 			f.now.height = f.head() + 1
+			t.silent = slices.ContainsFunc(t.body.Outputs, func(o output) bool { return o.Asset != f.native && f.mute[o.To] })
 			f.now.execute(f, t)
 			b.txs = append(b.txs, t)
 			progress = true
@@ -345,7 +387,7 @@ func (s *books) execute(f *Fake, t *transaction) {
 	t.failed = false
 	for _, o := range t.body.Outputs {
 		from := t.payer(f)
-		t.failed = t.failed || from != "" && (o.Asset != f.native && f.reverts[o.To] || s.balances[from+"/"+o.Asset].Less(o.Amount))
+		t.failed = t.failed || from != "" && (f.reverts[o.To] || s.balances[from+"/"+o.Asset].Less(o.Amount))
 	}
 	s.move(f, t)
 }
@@ -374,7 +416,7 @@ func (s *books) move(f *Fake, t *transaction) {
 			s.balances[t.body.From+"/"+f.native] = fixed.Int{} // spent by a sequence before: the fee is what was left
 		}
 	}
-	if t.failed {
+	if t.failed || t.silent {
 		return
 	}
 	for i, o := range t.body.Outputs {
@@ -515,7 +557,7 @@ func (f *Fake) scan(h uint64, w follow.Want) follow.Found {
 		}
 		for i, o := range t.body.Outputs {
 			// As in the real adapter, ether leaves no event.
-			if t.failed || f.accounts && o.Asset == f.native || !w.Address(o.To, h) {
+			if t.failed || t.silent || f.accounts && o.Asset == f.native || !w.Address(o.To, h) {
 				continue
 			}
 			id := t.id + ":" + strconv.Itoa(i)

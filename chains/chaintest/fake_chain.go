@@ -284,6 +284,7 @@ func (f *Fake) watch(ctx context.Context, v chains.View, cur chains.Cursor) (o c
 		for _, a := range v.Floats {
 			o.Floats = append(o.Floats, ledger.FloatFact{Chain: f.name, Address: a, Amount: final.balances[a+"/"+f.native]})
 		}
+		o.Inflows = append(o.Inflows, f.natives(v, o.Head.Height, o.Tip, final)...)
 	}
 	return o, s.Cursor(), nil
 }
@@ -356,6 +357,26 @@ func (f *Fake) Rescan(c chains.Cursor, height uint64) (chains.Cursor, error) {
 	return follow.Again(c, f.caip2, f.start, height)
 }
 
+// natives are what deposit addresses hold of the chain's own coin at the final height
+// and the ledger has not counted. As in the real adapter, a balance alone tells it.
+func (f *Fake) natives(v chains.View, head uint64, tip ledger.HeightReport, final books) (seen []chains.Seen) {
+	if v.Native == nil || v.Watched == nil {
+		return nil
+	}
+	for n := range v.Watched.Registered() {
+		a, ok := v.Watched.Number(n)
+		if !ok {
+			continue
+		}
+		if total, word := v.Native(a, tip.Height, final.balances[a+"/"+f.native]); word == ledger.NativeMore {
+			seen = append(seen, chains.Seen{Depth: head - tip.Height + 1, Fact: ledger.InflowFact{
+				Chain: f.name, ID: ledger.NativeID(a, tip.Height), Address: a, Asset: f.native, Amount: total, Height: tip.Height, Block: tip.Hash,
+			}})
+		}
+	}
+	return seen
+}
+
 func (f *Fake) payload(a ledger.Attempt) (string, error) {
 	u, err := f.Build(a)
 	return f.txid(hex.EncodeToString(u.Bytes)), err
@@ -379,6 +400,8 @@ func (f *Fake) conclude(s *follow.State, seen *chains.SeenSpend, p follow.Spend,
 		switch {
 		case t.failed:
 			seen.Outcome = ledger.OutcomeReverted
+		case t.silent:
+			seen.Outcome = ledger.OutcomeUnclear
 		case by.Cancels():
 			seen.Outcome = ledger.OutcomeSelf
 		}

@@ -44,7 +44,14 @@ func accountsWorld() *fakeWorld {
 }
 
 func TestFakeCoins(t *testing.T)    { chaintest.Run(t, coinsWorld()) }
-func TestFakeAccounts(t *testing.T) { chaintest.Run(t, accountsWorld()) }
+func TestFakeAccounts(t *testing.T) { chaintest.Run(t, giver{accountsWorld()}) }
+
+// giver is a world with a coin of its own besides.
+type giver struct{ *fakeWorld }
+
+func (w giver) Give(_ *testing.T, to string, units uint64) {
+	w.Fake.Deposit(to, "eth", fixed.New(units))
+}
 
 func (w *fakeWorld) Adapter(*testing.T) chains.Chain { return w.Fake }
 
@@ -187,6 +194,19 @@ func TestFakeKeepsChainRules(t *testing.T) {
 	o, _, err := w.Watch(ctx, v, nil)
 	if err != nil || len(o.Spends) != 1 || o.Spends[0].Outcome != ledger.OutcomeReverted || !o.Spends[0].Final {
 		t.Fatalf("reverted spend shown as %+v, %v", o.Spends, err)
+	}
+	mute := accountsWorld()
+	m := mute.Batch(t)
+	mute.Mute(m.Pays[0].To, true)
+	if u, err := mute.Build(m.Anchor.Attempts[0]); err != nil {
+		t.Fatal(err)
+	} else if raw, err := mute.Finish(u, chaintest.Sign(m.Key, u)); err != nil || mute.Broadcast(ctx, raw.Bytes) != nil {
+		t.Fatal(err)
+	}
+	mute.Fake.Mine(33)
+	o, _, err = mute.Watch(ctx, chains.View{Anchors: []chains.Anchor{m.Anchor}, Watched: chains.Watch(m.Addresses)}, nil)
+	if err != nil || len(o.Spends) != 1 || o.Spends[0].Outcome != ledger.OutcomeUnclear || !mute.Balance(m.Pays[0].To, "usdt.eth").IsZero() || len(mute.Fees()) != 1 {
+		t.Fatalf("a transfer that shows nothing: %+v, %v", o.Spends, err)
 	}
 
 	coins := coinsWorld()

@@ -38,6 +38,12 @@ type World interface {
 	Reorg(t *testing.T, depth int)
 }
 
+// Giver is a World whose chain's own coin is told by balances at final heights.
+type Giver interface {
+	// Give sends base units of it to an address from outside.
+	Give(t *testing.T, to string, units uint64)
+}
+
 // Batch is a planned payment.
 type Batch struct {
 	Addresses map[string]uint64 // ours, which it involves
@@ -163,6 +169,60 @@ func Run(t *testing.T, w World) {
 	t.Run("Fault10_Reorg", func(t *testing.T) { reorg(t, w) })
 	t.Run("Foreign", func(t *testing.T) { foreign(t, w) })
 	t.Run("Cursor", func(t *testing.T) { cursor(t, w) })
+	if g, ok := w.(Giver); ok {
+		t.Run("Native", func(t *testing.T) { natives(t, w, g) })
+	}
+}
+
+// natives: what an address holds of the chain's own coin is shown at a final height
+// and not before, all of it, again and again until the ledger has counted it, and then
+// with what came later. An address of nobody's is never shown.
+func natives(t *testing.T, w World, g Giver) {
+	ours, theirs := w.Deposit(t), w.Deposit(t)
+	const units = 5_000_000_000
+	counted := fixed.Int{}
+	e := &eye{chain: w.Adapter(t)}
+	e.watch(map[string]uint64{ours.Address: 0})
+	e.view.Native = func(_ string, _ uint64, balance fixed.Int) (fixed.Int, ledger.NativeWord) {
+		if counted.Less(balance) {
+			return balance, ledger.NativeMore
+		}
+		return balance, ledger.NativeNothing
+	}
+	found := func(what string) (got []ledger.InflowFact) {
+		t.Helper()
+		for _, s := range e.look(t, what, always).Inflows {
+			if s.Fact.ID == ledger.NativeID(s.Fact.Address, s.Fact.Height) {
+				got = append(got, s.Fact)
+			}
+		}
+		return got
+	}
+	w.Finalize(t)
+	found("the head")
+	g.Give(t, ours.Address, units)
+	g.Give(t, theirs.Address, units)
+	w.Mine(t, 1)
+	if got := found("the gift"); len(got) != 0 {
+		t.Errorf("shown before it is final: %+v", got)
+	}
+	w.Finalize(t)
+	for range 2 {
+		got := found("the gift, final")
+		if len(got) != 1 || got[0].Address != ours.Address || got[0].Amount != fixed.New(units) || got[0].Chain != ours.Chain {
+			t.Fatalf("shown %+v", got)
+		}
+	}
+	counted = fixed.New(units)
+	if got := found("nothing new"); len(got) != 0 {
+		t.Errorf("counted and shown: %+v", got)
+	}
+	g.Give(t, ours.Address, 1)
+	w.Mine(t, 1)
+	w.Finalize(t)
+	if got := found("the second gift"); len(got) != 1 || got[0].Amount != fixed.New(units+1) {
+		t.Errorf("with the second gift: %+v", got)
+	}
 }
 
 func must[T any](t *testing.T, what string) func(T, error) T {

@@ -266,6 +266,8 @@ func (w *world) Reorg(t *testing.T, depth int) {
 	}
 }
 
+func (w *world) Give(t *testing.T, to string, units uint64) { w.give(t, "", to, units) }
+
 func (w *world) Deposit(t *testing.T) ledger.InflowFact {
 	t.Helper()
 	_, addr := w.party(t)

@@ -30,7 +30,9 @@ type auditor struct {
 	outflows map[string][]uint64  // destination → outflows of the ledger
 	credited map[string]bool      // inflow ids
 	in, out  map[string]fixed.Int // by asset: credited, and gone for good
-	lost     fixed.Int            // sats that the chain took beyond what clients paid: change too small to keep
+	lost     map[string]fixed.Int // what the chain took beyond what clients paid: change too small to keep, bumps
+	fees     map[string]fixed.Int // Ethereum: what each transaction cost
+	taken    map[string]fixed.Int // "address/asset" of a vault on Ethereum: what votes booked of what strangers sent there
 }
 
 // ask is a signed request for coins.
@@ -51,7 +53,7 @@ func newAuditor(s *sim) *auditor {
 	return &auditor{
 		s: s, asks: map[string][]ask{}, keys: map[string][]byte{}, bad: map[ledger.Hash]bool{}, own: map[string]ledger.Purpose{},
 		txs: map[string]map[string]*tx{}, deposits: map[string]map[string]ledger.Payment{}, ever: map[string]ledger.Payment{},
-		outflows: map[string][]uint64{}, credited: map[string]bool{}, in: map[string]fixed.Int{}, out: map[string]fixed.Int{},
+		outflows: map[string][]uint64{}, credited: map[string]bool{}, in: map[string]fixed.Int{}, out: map[string]fixed.Int{}, lost: map[string]fixed.Int{}, taken: map[string]fixed.Int{},
 	}
 }
 
@@ -90,6 +92,9 @@ func (a *auditor) chains() error {
 		fake *chaintest.Fake
 	}{{ledger.Bitcoin, a.s.btc}, {ledger.Ethereum, a.s.eth}} {
 		a.read(c.name, c.fake.Payments())
+		if c.name == ledger.Ethereum {
+			a.fees = c.fake.Fees()
+		}
 		for id, t := range a.txs[c.name] {
 			for _, p := range t.pays {
 				if why, ours := a.own[c.name+"/"+p.To]; ours {
@@ -224,8 +229,15 @@ func (a *auditor) event(e ledger.Event) error {
 				a.s.rep.Cancels++
 			}
 		}
+	case "proposal-" + ledger.DecidedDone:
+		a.s.rep.Votes++
 	case "credited":
+		if e.Asset == "eth" {
+			return a.creditNative(e)
+		}
 		return a.credit(e)
+	case "float", "coin-booked":
+		return a.booked(e)
 	case "reversed":
 		return a.reverse(e)
 	case "outflow-state":
@@ -251,7 +263,21 @@ func (a *auditor) event(e ledger.Event) error {
 			return nil
 		}
 		return fmt.Errorf("event %s: %s: %s", e.Name, e.Asset, e.Note) // nobody robbed us
-	case "keygen-disagreement", "hold", "broken":
+	case "hold":
+		b, _ := st.Batches.Get(e.Batch)
+		if _, _, silent := a.silent(b); !silent {
+			return fmt.Errorf("event hold: %s", e.Note)
+		}
+		a.s.rep.Holds++
+		for _, id := range b.Outflows { // the next time it works
+			o, _ := st.Outflows.Get(id)
+			a.s.eth.Mute(o.To, false)
+		}
+	case "unattributed":
+		if extra := must(fixed.Sub(a.gifts(e.Asset), a.allTaken(e.Asset))); extra.Less(fixed.MustParse(e.Amount)) {
+			return fmt.Errorf("%s of %s are said to be nobody's, %s are", e.Amount, e.Asset, extra)
+		}
+	case "keygen-disagreement", "broken":
 		return fmt.Errorf("event %s: %s", e.Name, e.Note)
 	}
 	return nil
@@ -346,7 +372,7 @@ func (a *auditor) paid(id uint64) error {
 	if o.Account == "" {
 		if asset.Chain == ledger.Bitcoin { // between vaults of ours: the fee alone is gone
 			a.out["btc"] = add(a.out["btc"], t.fee)
-			a.lost = add(a.lost, t.fee)
+			a.lost["btc"] = add(a.lost["btc"], t.fee)
 		}
 		return nil
 	}
@@ -358,8 +384,12 @@ func (a *auditor) paid(id uint64) error {
 		fee := a.part(id, o.Batch, t.fee)
 		a.out["btc"] = add(a.out["btc"], fee)
 		if o.Fee.Less(fee) {
-			a.lost = add(a.lost, must(fixed.Sub(fee, o.Fee)))
+			a.lost["btc"] = add(a.lost["btc"], must(fixed.Sub(fee, o.Fee)))
 		}
+	}
+	if o.Asset == "eth" { // the gas is paid in the coin itself
+		a.s.rep.NativePaid++
+		a.gone("eth", a.fees[o.TxID])
 	}
 	i := slices.IndexFunc(a.asks[o.To], func(k ask) bool { return k.outflow == id })
 	if k := a.asks[o.To][i]; add(o.Net, k.fee).Less(k.gross) {
@@ -381,11 +411,103 @@ func (a *auditor) unpaid(id, batch uint64) error {
 		if !ok {
 			return fmt.Errorf("outflow %d is UNPAID_PROVEN by %s, which is not on the chain", id, o.TxID)
 		}
-		fee := a.part(id, batch, t.fee)
-		a.out["btc"] = add(a.out["btc"], fee)
-		a.lost = add(a.lost, fee)
+		a.gone("btc", a.part(id, batch, t.fee))
+	}
+	if o.Asset == "eth" && o.Account != "" {
+		a.gone("eth", a.fees[o.TxID])
 	}
 	return nil
+}
+
+// gone is what a chain took and no client was charged for beforehand.
+func (a *auditor) gone(asset string, fee fixed.Int) {
+	a.out[asset] = add(a.out[asset], fee)
+	a.lost[asset] = add(a.lost[asset], fee)
+}
+
+// silent finds the transaction of a batch that the chain shows to have succeeded
+// without paying: it is in no payment, and cost its fee.
+func (a *auditor) silent(b ledger.Batch) (txid string, fee fixed.Int, ok bool) {
+	return a.s.eth.Silent(b.Anchor)
+}
+
+// sent is what outsiders sent to an address of an asset, up to a height.
+func (a *auditor) sent(chain, to, asset string, height uint64) (sum fixed.Int) {
+	for _, p := range a.s.chain(chain).Payments() {
+		if len(p.Spends) == 0 && p.To == to && p.Asset == asset && p.Height <= height {
+			sum = add(sum, p.Amount)
+		}
+	}
+	return sum
+}
+
+// creditNative: of its own coin an address is credited with what it ever received, by
+// the height that the credit names, and no more.
+func (a *auditor) creditNative(e ledger.Event) error {
+	id, reason, _ := strings.Cut(e.Note, " ")
+	in, _ := a.s.reference.Inflows.Get(id)
+	from, _ := a.s.reference.Senders.Get(in.Address)
+	if sent := a.sent(ledger.Ethereum, in.Address, "eth", in.Height); sent != from.Received || a.credited[id] {
+		return fmt.Errorf("inflow %s: %s were sent to %s by %d, %s are counted", id, sent, in.Address, in.Height, from.Received)
+	}
+	a.credited[id] = true
+	a.in["eth"] = add(a.in["eth"], fixed.MustParse(e.Amount))
+	a.s.rep.Credited++
+	if reason != "" {
+		a.s.rep.Suspended++
+	}
+	return nil
+}
+
+// booked: what a vote books was sent to a vault by somebody, and is booked once.
+func (a *auditor) booked(e ledger.Event) error {
+	amount := fixed.MustParse(e.Amount)
+	if e.Asset == "btc" {
+		if _, genesis := a.own[ledger.Bitcoin+"/"+e.Note]; genesis {
+			return nil
+		}
+		p, ok := a.deposits[ledger.Bitcoin][e.Note]
+		if why := a.own[ledger.Bitcoin+"/"+p.To]; !ok || why != ledger.PurposeVault || p.Amount != amount {
+			return fmt.Errorf("%s of coin %s is booked, which is %+v", amount, e.Note, p)
+		}
+		a.s.rep.Booked++
+		if e.Name == "coin-booked" {
+			a.in["btc"] = add(a.in["btc"], amount)
+		}
+		return nil
+	}
+	hot, _ := a.s.reference.Vault(ledger.Ethereum, address.RoleHot)
+	asset, at := "eth", e.Note
+	if e.Name == "coin-booked" {
+		asset, at = e.Asset, hot.Address
+		a.in[asset] = add(a.in[asset], amount)
+	} else if v, _ := a.s.reference.Senders.Get(at); v.Booked && amount == floatWei && a.taken[at+"/eth"].IsZero() {
+		a.taken[at+"/eth"] = amount // of genesis
+		return nil
+	}
+	a.taken[at+"/"+asset] = add(a.taken[at+"/"+asset], amount)
+	a.s.rep.Booked++
+	if sent := a.gifts(asset); sent.Less(a.allTaken(asset)) {
+		return fmt.Errorf("%s of %s are booked, %s were sent to the vaults", a.allTaken(asset), asset, sent)
+	}
+	return nil
+}
+
+// gifts is what outsiders sent to the vaults on Ethereum.
+func (a *auditor) gifts(asset string) (sum fixed.Int) {
+	for _, role := range []string{address.RoleHot, address.RoleGas} {
+		v, _ := a.s.reference.Vault(ledger.Ethereum, role)
+		sum = add(sum, a.sent(ledger.Ethereum, v.Address, asset, 1<<62))
+	}
+	return sum
+}
+
+func (a *auditor) allTaken(asset string) (sum fixed.Int) {
+	for _, role := range []string{address.RoleHot, address.RoleGas} {
+		v, _ := a.s.reference.Vault(ledger.Ethereum, role)
+		sum = add(sum, a.taken[v.Address+"/"+asset])
+	}
+	return sum
 }
 
 // part is an outflow's share of what its transaction cost: even, the remainder to
@@ -407,16 +529,16 @@ func (a *auditor) books() error {
 	if a.s.cfg.robbed {
 		return nil // what a thief took is booked as a loss, and no payment of ours shows it
 	}
-	for _, pool := range []string{"btc", "usdt.eth"} {
+	for _, pool := range pools {
 		have := add(a.held(pool), a.out[pool])
 		if a.in[pool] != have {
 			return fmt.Errorf("%s: credited %s, held and gone %s", pool, a.in[pool], have)
 		}
-		// What change too small to keep cost the pool beyond its treasury is the
-		// one deficit there may be (spec: outflows §6.4 U4, §7).
+		// What change too small to keep, or gas in the pool's own coin, cost the pool
+		// beyond its treasury is the one deficit there may be (spec: outflows §6.4 U4, §7).
 		p, _ := a.s.reference.Pools.Get(pool)
-		if !p.Deficit.IsZero() && (pool != "btc" || a.lost.Less(p.Deficit)) {
-			return fmt.Errorf("%s: deficit of %s, fees that nobody paid %s", pool, p.Deficit, a.lost)
+		if a.lost[pool].Less(p.Deficit) {
+			return fmt.Errorf("%s: deficit of %s, fees that nobody paid %s", pool, p.Deficit, a.lost[pool])
 		}
 	}
 	return nil
@@ -437,6 +559,9 @@ func (a *auditor) held(pool string) fixed.Int {
 // atRest says what is not at rest, or not right at rest.
 func (a *auditor) atRest() error {
 	st := a.s.reference
+	if st.OutflowsHalt != "" {
+		return fmt.Errorf("halted: %s", st.OutflowsHalt)
+	}
 	if n, q := st.Live.Len(), st.Queue.Len(); n+q > 0 || st.Opening != nil {
 		for id := range st.Live.All() {
 			b, _ := st.Batches.Get(id)
@@ -444,23 +569,8 @@ func (a *auditor) atRest() error {
 		}
 		return fmt.Errorf("%d outflows queued", q)
 	}
-	for to, ids := range a.outflows {
-		var owed, got []fixed.Int
-		for _, id := range ids {
-			o, _ := st.Outflows.Get(id)
-			if o.State == ledger.Paid {
-				owed = append(owed, o.Net)
-			}
-		}
-		for _, c := range []string{ledger.Bitcoin, ledger.Ethereum} {
-			for _, t := range a.txs[c] {
-				for _, p := range t.pays {
-					if p.To == to {
-						got = append(got, p.Amount)
-					}
-				}
-			}
-		}
+	for to := range a.outflows {
+		owed, got := a.received(to)
 		slices.SortFunc(owed, fixed.Int.Cmp)
 		slices.SortFunc(got, fixed.Int.Cmp)
 		if !slices.Equal(owed, got) {
@@ -468,6 +578,41 @@ func (a *auditor) atRest() error {
 		}
 	}
 	return errors.Join(a.custody(ledger.Bitcoin, "btc"), a.custody(ledger.Ethereum, "usdt.eth"), a.floats(), a.coins())
+}
+
+// received is what the ledger calls PAID to a destination, and what the chains show.
+func (a *auditor) received(to string) (owed, got []fixed.Int) {
+	for _, id := range a.outflows[to] {
+		if o, _ := a.s.reference.Outflows.Get(id); o.State == ledger.Paid {
+			owed = append(owed, o.Net)
+		}
+	}
+	for _, c := range []string{ledger.Bitcoin, ledger.Ethereum} {
+		for _, t := range a.txs[c] {
+			for _, p := range t.pays {
+				if p.To == to {
+					got = append(got, p.Amount)
+				}
+			}
+		}
+	}
+	return owed, got
+}
+
+// tally counts, however the run ended, payouts that are on a chain too often, and those
+// that the ledger has done with and no chain shows.
+func (a *auditor) tally() {
+	for to := range a.outflows {
+		owed, got := a.received(to)
+		for _, n := range got {
+			if i := slices.Index(owed, n); i >= 0 {
+				owed = slices.Delete(owed, i, i+1)
+			} else if a.s.err == nil || !slices.Contains(a.nets(to), n) {
+				a.s.rep.Twice++ // in the middle of things it may be mined and not PAID yet
+			}
+		}
+		a.s.rep.Vanished += len(owed)
+	}
 }
 
 // custody: what our addresses hold on the chain is what the books hold, and
@@ -480,14 +625,25 @@ func (a *auditor) custody(chain, asset string) error {
 		}
 	}
 	want := a.held(asset)
+	if chain == ledger.Ethereum {
+		want = add(want, must(fixed.Sub(a.gifts(asset), a.allTaken(asset))))
+	}
 	for id := range a.credited {
 		in, _ := a.s.reference.Inflows.Get(id)
+		if in.Asset != asset {
+			continue
+		}
 		if _, shown := a.deposits[chain][id]; in.Chain == chain && !shown {
 			return fmt.Errorf("inflow %s is credited and in no block", id)
 		}
 	}
 	if asset == "btc" {
 		want = add(want, fixed.New(a.s.reference.Two.Float))
+		for id, p := range a.deposits[chain] {
+			if _, known := a.s.reference.VaultCoins.Get(id); a.own[chain+"/"+p.To] == ledger.PurposeVault && !known {
+				want = add(want, p.Amount)
+			}
+		}
 	}
 	for id, p := range a.deposits[chain] {
 		if why, ours := a.own[chain+"/"+p.To]; !ours || p.Asset != asset || why == ledger.PurposeVault {
@@ -510,11 +666,23 @@ func (a *auditor) custody(chain, asset string) error {
 	return nil
 }
 
-// floats: each Ethereum account's native coins are booked to the wei.
+// floats: each Ethereum account's native coins are booked to the wei: as float, as the
+// pool's at the hot address and where they wait to be swept, or as nobody's.
 func (a *auditor) floats() error {
+	hot, _ := a.s.reference.Vault(ledger.Ethereum, address.RoleHot)
+	pool, _ := a.s.reference.Pools.Get("eth")
 	for addr, s := range a.s.reference.Senders.All() {
-		if have := a.s.eth.Balance(addr, "eth"); have != s.Float {
-			return fmt.Errorf("sender %s holds %s wei, booked %s", addr, have, s.Float)
+		want := add(s.Float, s.Unswept)
+		if sent := a.sent(ledger.Ethereum, addr, "eth", 1<<62); a.own[ledger.Ethereum+"/"+addr] == ledger.PurposeVault {
+			want = add(want, must(fixed.Sub(sent, a.taken[addr+"/eth"])))
+		} else {
+			want = add(want, must(fixed.Sub(sent, s.Received))) // too little to count
+		}
+		if addr == hot.Address {
+			want = add(want, must(fixed.Sub(a.held("eth"), pool.Unswept)))
+		}
+		if have := a.s.eth.Balance(addr, "eth"); have != want || !s.Due.IsZero() {
+			return fmt.Errorf("sender %s holds %s wei, booked %s, %s due", addr, have, want, s.Due)
 		}
 	}
 	return nil
@@ -529,6 +697,9 @@ func (a *auditor) coins() error {
 	for id, p := range a.deposits[ledger.Bitcoin] { // what is worth less than its spending is no coin
 		if in, ok := a.s.reference.Inflows.Get(id); ok && in.State == ledger.InflowSmall {
 			sum[in.Address] = add(sum[in.Address], p.Amount)
+		}
+		if _, known := a.s.reference.VaultCoins.Get(id); a.own[ledger.Bitcoin+"/"+p.To] == ledger.PurposeVault && !known {
+			sum[p.To] = add(sum[p.To], p.Amount) // nobody's
 		}
 	}
 	for at := range a.own {

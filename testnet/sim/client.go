@@ -114,19 +114,24 @@ func (s *sim) runClients() {
 // deposit sends coins: mostly useful ones, some below every minimum, some of a
 // token that nobody lists.
 func (c *client) deposit(s *sim, v *ledger.State) {
-	pool := []string{"btc", "usdt.eth"}[s.rng.IntN(2)]
+	pool := pools[s.rng.IntN(3)]
 	if s.chance(80) {
-		pool = []string{"btc", "usdt.eth"}[c.i/2%2] // most have one kind
+		pool = pools[c.i/2%3] // most have one kind
 	}
 	amount := s.between(100_000, 100_000_000)
-	if pool == "usdt.eth" {
+	switch pool {
+	case "usdt.eth":
 		amount = s.between(5_000, 80_000) * minUSDT
+	case "eth":
+		amount = s.between(ether/10, 2*ether)
 	}
 	switch {
 	case s.chance(8) && pool == "btc":
 		amount = s.between(1, 545) // dust
 	case s.chance(12) && pool == "btc":
 		amount = s.between(100_000, minSats-1) // suspense
+	case s.chance(12) && pool == "eth":
+		amount = s.between(1, minWei) // the same, or waits for more
 	case s.chance(12) && pool != "btc":
 		amount = s.between(1, 20*minUSDT-1) // suspense, or too little to be swept
 	case s.chance(4) && pool != "btc":
@@ -145,15 +150,32 @@ func (s *sim) deposit(v *ledger.State, c *client, pool string, why ledger.Purpos
 		return
 	}
 	s.rep.Deposits++
+	if pool == "eth" {
+		s.rep.NativeDeposits++
+	}
 	s.chain(a.Chain).Deposit(w.Address, pool, fixed.New(amount))
 }
 
 // microUSD at base prices.
 func microUSD(pool string, units uint64) uint64 {
-	if pool == "btc" {
+	switch pool {
+	case "btc":
 		return units * 500
+	case "eth":
+		return units / gwei * 3
 	}
 	return units
+}
+
+// unitsOf is the other way round.
+func unitsOf(pool string, micro uint64) uint64 {
+	switch pool {
+	case "btc":
+		return micro / 500
+	case "eth":
+		return min(micro/3, 18*gwei) * gwei // as a word of 64 bits can hold
+	}
+	return micro
 }
 
 // balances of one account in micro-USD at base prices.
@@ -172,13 +194,15 @@ func balances(v *ledger.State, id ledger.AccountID, pool string) (supplied, owed
 // borrow asks for up to 85 % of what the ratio allows at base prices, or for
 // what nobody would be given.
 func (c *client) borrow(s *sim, v *ledger.State, acc ledger.Account) {
-	pool, other, ltv := "usdt.eth", "btc", uint64(7500)
-	if s.chance(40) {
-		pool, other, ltv = "btc", "usdt.eth", 6500
+	pool := pools[s.rng.IntN(3)]
+	var room, owed uint64
+	for _, other := range pools {
+		coll, debt := balances(v, c.account, other)
+		owed += debt
+		if other != pool {
+			room += coll / 10_000 * 6500 / 100 * 85
+		}
 	}
-	coll, _ := balances(v, c.account, other)
-	_, owed := balances(v, c.account, pool)
-	room := coll / 10_000 * ltv / 100 * 85
 	if room <= owed {
 		room = owed + 1
 	}
@@ -186,47 +210,42 @@ func (c *client) borrow(s *sim, v *ledger.State, acc ledger.Account) {
 	if s.chance(10) {
 		amount = 1_000_000 * minUSDT
 	}
-	if pool == "btc" {
-		amount /= 500
-	}
-	c.payout(s, v, acc, address.ActionBorrow, pool, amount, false)
+	c.payout(s, v, acc, address.ActionBorrow, pool, unitsOf(pool, amount), false)
 }
 
 func (c *client) withdraw(s *sim, v *ledger.State, acc ledger.Account) {
-	pool := []string{"btc", "usdt.eth"}[s.rng.IntN(2)]
+	pool := pools[s.rng.IntN(3)]
 	have, _ := balances(v, c.account, pool)
-	_, owed1 := balances(v, c.account, "btc")
-	_, owed2 := balances(v, c.account, "usdt.eth")
-	if owed1+owed2 > 0 { // with debt: no more than leaves the gates at base prices far away
-		need := (owed1 + owed2) * 2
-		have -= min(have, need)
+	var owed uint64
+	for _, p := range pools {
+		_, debt := balances(v, c.account, p)
+		owed += debt
 	}
-	amount := have * uint64(s.between(1, 110)) / 100
+	if owed > 0 { // with debt: no more than leaves the gates at base prices far away
+		have -= min(have, 2*owed)
+	}
+	amount := unitsOf(pool, have*uint64(s.between(1, 110))/100)
 	if pool == "btc" {
-		amount /= 500
 		if s.chance(60) && amount > ledger.BoostLimit { // the pool's tier, and what lies just above it
 			amount = uint64(s.between(boostSats, ledger.BoostLimit+1_000))
 		}
 	}
-	c.payout(s, v, acc, address.ActionWithdraw, pool, amount, owed1+owed2 == 0 && s.chance(15))
+	c.payout(s, v, acc, address.ActionWithdraw, pool, amount, owed == 0 && s.chance(15))
 }
 
 func (c *client) repay(s *sim, v *ledger.State) {
-	for _, pool := range []string{"btc", "usdt.eth"} {
+	for _, pool := range pools {
 		_, owed := balances(v, c.account, pool)
-		amount := owed * uint64(s.between(10, 130)) / 100
-		if pool == "btc" {
-			amount /= 500
-		}
-		if amount > 150_000 && (pool == "btc" || amount > 20*minUSDT) {
-			s.deposit(v, c, pool, ledger.PurposeRepay, amount)
+		micro := owed * uint64(s.between(10, 130)) / 100
+		if micro > 75_000_000 {
+			s.deposit(v, c, pool, ledger.PurposeRepay, unitsOf(pool, micro))
 			return
 		}
 	}
 }
 
 func (c *client) claim(s *sim, v *ledger.State, acc ledger.Account) {
-	for _, pool := range []string{"btc", "usdt.eth"} {
+	for _, pool := range pools {
 		if e, ok := v.Suspense.Get(c.account + "/" + pool); ok {
 			n, _ := e.Amount.Uint64()
 			c.payout(s, v, acc, address.ActionClaim, pool, n, false)
@@ -256,6 +275,8 @@ func (c *client) payout(s *sim, v *ledger.State, acc ledger.Account, action, poo
 		cmd.To.Address = last
 	} else if pool != "btc" && s.chance(8) {
 		s.eth.Revert(cmd.To.Address)
+	} else if pool == "usdt.eth" && s.trouble(max(4, s.cfg.votes)) {
+		s.eth.Mute(cmd.To.Address, true)
 	}
 	c.last[pool] = cmd.To.Address
 	if all {

@@ -40,7 +40,13 @@ const (
 	boostSats = 20_000  // smallest withdrawal
 
 	minSats = 200_000 // below: suspense
+
+	ether  = 1_000_000_000_000_000_000
+	minWei = ether / 100
 )
+
+// pools in the order of the ledger's.
+var pools = []string{"btc", "eth", "usdt.eth"}
 
 var floatWei = fixed.MustParse("10000000000000000000")
 
@@ -91,8 +97,12 @@ func (s *sim) found() {
 	usdt.MinSupply, usdt.MinBorrow, usdt.MinWithdraw = fixed.New(20*minUSDT), fixed.New(20*minUSDT), fixed.New(20*minUSDT)
 	btc := ledger.PoolParam{Asset: "btc", Opt: 4500, S1: 400, S2: 30_000, RF: 2000, LTV: 7500, LT: 8000, Bonus: 10_500, LiqFee: 1000}
 	btc.MinSupply, btc.MinBorrow, btc.MinWithdraw = fixed.New(minSats), fixed.New(minSats), fixed.New(boostSats)
+	eth := btc
+	eth.Asset, eth.Opt, eth.S1, eth.S2, eth.RF = "eth", 8000, 380, 8000, 1500
+	eth.MinSupply, eth.MinBorrow, eth.MinWithdraw = fixed.New(minWei), fixed.New(minWei), fixed.New(minWei)
 	if s.cfg.Seed%2 == 0 { // all that is there may leave in an hour, and they bind now and then
 		usdt.CapHourBps, usdt.CapDayBps, btc.CapHourBps, btc.CapDayBps = 10_000, 20_000, 10_000, 20_000
+		eth.CapHourBps, eth.CapDayBps = 10_000, 20_000
 	}
 	s.genesis = ledger.Genesis{
 		Version: 1, Name: "sim", Brand: "coffer.sim", Millis: startMillis, Epoch: e,
@@ -105,7 +115,7 @@ func (s *sim) found() {
 			{ID: "eth", Symbol: "ETH", Decimals: 18, Chain: ledger.Ethereum, Gas: 21_000},
 			{ID: "usdt.eth", Symbol: "USDT", Decimals: 6, Chain: ledger.Ethereum, Token: token, Gas: 100_000, Stable: true},
 		},
-		Pools:  []ledger.PoolParam{btc, usdt},
+		Pools:  []ledger.PoolParam{btc, eth, usdt},
 		Params: p,
 	}
 	s.reference = must(ledger.NewState(s.genesis))

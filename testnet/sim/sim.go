@@ -84,19 +84,55 @@ type Report struct {
 	Broadcasts, Retries, Compared              int
 	Lies                                       int
 	Flips, Dropped, Rollbacks, Wiped           int
+	Votes, Holds, Booked, Gifts                int // votes that took effect
+	NativeDeposits, NativePaid                 int
+	Twice, Vanished                            int // payouts that the chains show more often than the ledger calls PAID, or less often
 	Codes                                      map[ledger.Code]int
 	Head                                       ledger.Hash
+}
+
+// Totals are what runs come to together.
+type Totals struct {
+	Runs int
+	Report
+}
+
+// Add takes in one run more.
+func (t *Totals) Add(r Report) {
+	t.Runs++
+	for _, x := range []struct {
+		to   *int
+		more int
+	}{
+		{&t.Commands, r.Commands}, {&t.Outflows, r.Outflows}, {&t.Paid, r.Paid}, {&t.Refunded, r.Refunded}, {&t.NativePaid, r.NativePaid},
+		{&t.Requeued, r.Requeued}, {&t.Deposits, r.Deposits}, {&t.NativeDeposits, r.NativeDeposits}, {&t.Reversed, r.Reversed},
+		{&t.Kills, r.Kills}, {&t.Reorgs, r.Reorgs}, {&t.Blocks, r.Blocks}, {&t.Bumps, r.Bumps}, {&t.Repriced, r.Repriced},
+		{&t.Cancels, r.Cancels}, {&t.Recoups, r.Recoups}, {&t.Votes, r.Votes}, {&t.Holds, r.Holds}, {&t.Gifts, r.Gifts}, {&t.Booked, r.Booked},
+		{&t.Variants, r.Variants}, {&t.Flips, r.Flips}, {&t.Wiped, r.Wiped}, {&t.Lies, r.Lies}, {&t.Twice, r.Twice}, {&t.Vanished, r.Vanished},
+	} {
+		*x.to += x.more
+	}
+}
+
+func (t Totals) String() string {
+	return fmt.Sprintf("totals of %d runs: %d commands, %d outflows, %d payouts made (%d in ETH), %d refunded, %d paid under another anchor, "+
+		"%d deposits (%d of ETH, %d taken back), %d kills, %d reorgs in %d blocks, %d bumps, %d repriced, %d cancels, %d recoups, "+
+		"%d votes took effect, %d times on HOLD, %d gifts (%d booked), %d payloads signed twice, %d epochs, %d lies; %d paid twice, %d lost",
+		t.Runs, t.Commands, t.Outflows, t.Paid, t.NativePaid, t.Refunded, t.Requeued, t.Deposits, t.NativeDeposits, t.Reversed,
+		t.Kills, t.Reorgs, t.Blocks, t.Bumps, t.Repriced, t.Cancels, t.Recoups, t.Votes, t.Holds, t.Gifts, t.Booked, t.Variants, t.Flips, t.Lies, t.Twice, t.Vanished)
 }
 
 func (r Report) String() string {
 	return fmt.Sprintf("seed %d: %d members, %d+%d steps, %d commands (%d intents, %d refused), %d outflows (%d paid, %d refunded), "+
 		"%d deposits (%d credited, %d in suspense), %d kills, %d restarts (%d replayed from genesis, %d compared byte by byte), "+
 		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d reorgs in %d blocks, "+
+		"%d votes took effect, %d times on HOLD, %d gifts (%d booked), %d native deposits, %d native payouts, "+
 		"%d boosted, %d recoups, %d deposits taken back, %d congestions, %d bumps, %d repriced, %d cancels, %d paid again, "+
 		"%d sessions (%d aborted), %d times fenced off, %d balances counted (%d good, %d short), %d times without one, %d signatures (%d variants), %d retries, %d broadcasts, %d epochs (%d rollbacks, %d dropped), %d shares wiped, head %.8s",
 		r.Seed, r.Members, r.Steps, r.RestSteps, r.Commands, r.Intents, r.Refused, r.Outflows, r.Paid, r.Refunded,
 		r.Deposits, r.Credited, r.Suspended, r.Kills, r.Restarts, r.Replayed, r.Compared,
 		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Reorgs, r.Blocks,
+		r.Votes, r.Holds, r.Gifts, r.Booked, r.NativeDeposits, r.NativePaid,
 		r.Boosted, r.Recoups, r.Reversed, r.Congestions, r.Bumps, r.Repriced, r.Cancels, r.Requeued,
 		r.Sessions, r.Aborted, r.Fenced, r.Balances, r.Good, r.Short, r.Unproven, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Flips, r.Rollbacks, r.Dropped, r.Wiped, r.Head)
 }
@@ -165,6 +201,7 @@ func (s *sim) run() error {
 		s.compare(m)
 	}
 	s.rep.Head = s.reference.Head
+	s.auditor.tally()
 	if s.err != nil {
 		return fmt.Errorf("seed %d step %d: %w", s.cfg.Seed, s.step, s.err)
 	}

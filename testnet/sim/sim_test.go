@@ -20,19 +20,36 @@ var (
 // fixedSeed is the run that everybody has in common.
 const fixedSeed = 2026
 
+// long is how many steps a run has: with -short half as many, since the race detector
+// makes each a dozen times as long.
+func long(n int) int {
+	if testing.Short() {
+		return n / 2
+	}
+	return n
+}
+
+// few is how many random runs there are besides the fixed one: with -short none.
+func few(n int) int {
+	if testing.Short() {
+		return 0
+	}
+	return n
+}
+
 // TestSim is the oracle of spec outflows §10: no outflow paid twice, each paid
 // or refunded at rest, every replica the same.
 func TestSim(t *testing.T) {
-	if testing.Short() {
-		*seeds = 0
-	}
-	for i := range *seeds + 1 {
+	var all Totals
+	defer func() { t.Log(all) }()
+	for i := range few(*seeds) + 1 {
 		seed := uint64(fixedSeed)
 		if i > 0 {
 			seed = *first + uint64(i) - 1
 		}
 		start := time.Now()
-		r, err := Run(Config{Seed: seed, Steps: *steps})
+		r, err := Run(Config{Seed: seed, Steps: long(*steps)})
+		all.Add(r)
 		t.Log(r, r.Codes, time.Since(start).Round(time.Millisecond))
 		if err != nil {
 			t.Fatal(err)
@@ -50,28 +67,29 @@ func TestChurn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a minute and a half of committees")
 	}
-	flips, wiped := 0, 0
+	var all Totals
+	defer func() { t.Log(all) }()
 	for i := range max(*seeds/2, 1) {
 		start := time.Now()
 		r, err := Run(Config{Seed: *first + uint64(i), Steps: 2 * *steps, Churn: true})
+		all.Add(r)
 		t.Log(r, r.Codes, time.Since(start).Round(time.Millisecond))
 		if err != nil {
 			t.Fatal(err)
 		}
-		flips, wiped = flips+r.Flips, wiped+r.Wiped
 	}
-	if flips < 2 || wiped == 0 {
-		t.Fatalf("%d epochs, %d shares wiped: the runs have nothing of what they are for", flips, wiped)
+	if all.Flips < 2 || all.Wiped == 0 {
+		t.Fatalf("%d epochs, %d shares wiped: the runs have nothing of what they are for", all.Flips, all.Wiped)
 	}
 }
 
 // A failure is only worth its seed if the seed gives it again.
 func TestSameSeedSameLog(t *testing.T) {
-	a, err := Run(Config{Seed: 7, Steps: 300})
+	a, err := Run(Config{Seed: 7, Steps: long(300)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Run(Config{Seed: 7, Steps: 300})
+	b, err := Run(Config{Seed: 7, Steps: long(300)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +213,7 @@ func TestVerifySpendIsWhatStopsThem(t *testing.T) {
 		}
 		return other, ok
 	}
-	r, err := Run(Config{Seed: 1, Steps: 700, patience: 10, mistakes: mistakes{build: build}})
+	r, err := Run(Config{Seed: 1, Steps: long(700), patience: 10, mistakes: mistakes{build: build}})
 	if err != nil && !strings.Contains(err.Error(), "not at rest") {
 		t.Fatal(err)
 	}
@@ -209,17 +227,25 @@ func TestVerifySpendIsWhatStopsThem(t *testing.T) {
 // the chains, and nothing is paid twice, lost, or missing from a book. Planted: a
 // top-up that is not booked as an advance. Seen: "coins do not fit its book".
 // Planted: cancels of gas and sweeps too. Seen: "sender … holds … wei, booked 0".
+// Strangers and operators send to the vaults meanwhile, and members vote to book it,
+// sometimes more of it than there is; tokens succeed without paying, and the batch on
+// HOLD ends by a vote that traitors would have call it paid.
 func TestVotesAboutPayouts(t *testing.T) {
-	var all Report
-	for seed := range uint64(max(4, *seeds)) {
-		r, err := Run(Config{Seed: *first + 100 + seed, Steps: *steps, votes: 20})
+	var all Totals
+	defer func() { t.Log(all) }()
+	runs := max(4, *seeds)
+	if testing.Short() {
+		runs = 1
+	}
+	for seed := range uint64(runs) {
+		r, err := Run(Config{Seed: *first + 100 + seed, Steps: long(*steps), votes: 20})
+		all.Add(r)
 		t.Log(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all.Cancels, all.Recoups, all.Refunded, all.Requeued = all.Cancels+r.Cancels, all.Recoups+r.Recoups, all.Refunded+r.Refunded, all.Requeued+r.Requeued
 	}
-	if all.Cancels == 0 || all.Recoups == 0 {
-		t.Errorf("no vote did anything: %+v", all)
+	if all.Votes == 0 || runs > 1 && (all.Cancels == 0 || all.Recoups == 0 || all.Holds == 0 || all.Booked == 0) {
+		t.Error("no vote did anything")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 	"github.com/coffer-network/coffer/node"
 )
@@ -14,6 +15,9 @@ import (
 // Proposals move what must not matter to the auditor, rates, ratios and borrowing,
 // and what he looks at: payouts and vaults.
 func (m *member) decide() []node.Statement {
+	if said := m.endHold(); len(said) > 0 {
+		return said
+	}
 	if m.state.Epoch().Number == 0 || !m.seated() || !m.s.trouble(max(3, m.s.cfg.votes)) && !(m.s.cfg.Churn && m.s.trouble(30)) {
 		return nil
 	}
@@ -25,6 +29,9 @@ func (m *member) decide() []node.Statement {
 	}
 	var said []node.Statement
 	for _, b := range m.state.Ballots.All() {
+		if aboutHold(b.Proposal) {
+			continue // looked at, and not agreed to by chance
+		}
 		if !slices.Contains(b.Yes, m.id) || m.s.chance(10) {
 			said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: b.Proposal.Hash(), Yes: !m.s.chance(15)}})
 		}
@@ -169,6 +176,9 @@ func (m *member) outflowProposal() (ledger.Proposal, bool) {
 	if m.s.chance(25) {
 		return p, true
 	}
+	if m.s.chance(40) {
+		return m.coinProposal(), true
+	}
 	var open []ledger.Batch
 	for id := range m.state.Live.All() {
 		if b, _ := m.state.Batches.Get(id); b.Kind == ledger.BatchPay && b.Spent == nil {
@@ -184,4 +194,71 @@ func (m *member) outflowProposal() (ledger.Proposal, bool) {
 		p.Act.Outcome = ledger.VoteRefund
 	}
 	return p, true
+}
+
+// coinProposal is about what strangers or operators sent to a vault, sometimes more of
+// it than there is, or a coin that a fork has taken away.
+func (m *member) coinProposal() ledger.Proposal {
+	s := m.s
+	p := ledger.Proposal{Kind: ledger.ProposeBook, Text: fmt.Sprint("step ", s.step), Act: &ledger.OutflowAct{}}
+	if n := len(s.world.coins); n > 0 && s.chance(40) {
+		*p.Act = s.world.coins[s.rng.IntN(n)]
+		if s.chance(50) {
+			p.Kind = ledger.ProposeBTCFloat
+		}
+		if s.chance(10) {
+			p.Act.Amount = add(p.Act.Amount, fixed.New(1))
+		}
+		return p
+	}
+	p.Act.Asset = []string{"eth", "usdt.eth"}[s.rng.IntN(2)]
+	row, _ := m.state.Solvency.Get(p.Act.Asset)
+	p.Act.Amount = must(fixed.MulDivFloor(row.Unattributed, fixed.New(uint64(s.between(1, 110))), fixed.New(100)))
+	if p.Act.Amount.IsZero() {
+		p.Act.Amount = fixed.New(1)
+	}
+	if p.Act.Asset == "eth" && s.chance(60) {
+		hot, _ := m.state.Vault(ledger.Ethereum, address.RoleHot)
+		p.Kind, p.Act.Asset, p.Act.Address = ledger.ProposeGasFloat, "", hot.Address
+	}
+	return p
+}
+
+// endHold is what operators do about a batch on HOLD, whatever else they are up to: a
+// transfer that succeeded and shows nothing was not made, as the chain says. Honest
+// ones agree to what is so and to the lift of the halt that it caused; a traitor says
+// that it was paid.
+func (m *member) endHold() (said []node.Statement) {
+	st := m.state
+	if st.OutflowsHalt == "" || !m.seated() || !m.s.chance(30) {
+		return nil
+	}
+	for _, b := range st.Ballots.All() {
+		if p := b.Proposal; aboutHold(p) && !slices.Contains(b.Yes, m.id) && (m.liar || p.Act == nil || p.Act.Outcome != ledger.VotePaid) {
+			said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: p.Hash(), Yes: true}})
+		}
+	}
+	if len(said) > 0 || st.Ballots.Len() > 8 {
+		return said
+	}
+	p := ledger.Proposal{Kind: ledger.ProposeLift, Text: fmt.Sprint("step ", m.s.step), Flag: ledger.FlagHalt, Halt: st.OutflowsHalt}
+	for id := range st.OnHold.All() {
+		b, _ := st.Batches.Get(id)
+		tx, fee, found := m.s.auditor.silent(b)
+		if !found {
+			continue
+		}
+		p = ledger.Proposal{Kind: ledger.ProposeLeaveHold, Text: p.Text, Act: &ledger.OutflowAct{Batch: id, TxID: tx, Fee: fee}}
+		p.Act.Outcome = []string{ledger.VoteRefund, ledger.VoteRequeue}[m.s.rng.IntN(2)]
+		if m.liar {
+			p.Act.Outcome = ledger.VotePaid
+		}
+		break
+	}
+	return []node.Statement{{Kind: ledger.KindVote, Body: ledger.Vote{Hash: p.Hash(), Yes: true, Proposal: &p}}}
+}
+
+// aboutHold: a proposal that only what is so decides.
+func aboutHold(p ledger.Proposal) bool {
+	return p.Kind == ledger.ProposeLeaveHold || p.Kind == ledger.ProposeLift && p.Flag == ledger.FlagHalt && p.Pool == ""
 }

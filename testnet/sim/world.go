@@ -17,7 +17,8 @@ type world struct {
 	hoarded   []held
 	variants  map[inputKey]int // signatures made of one input
 	funded    bool
-	floor     map[string]uint64 // chain → height that no reorganisation goes below
+	floor     map[string]uint64   // chain → height that no reorganisation goes below
+	coins     []ledger.OutflowAct // on Bitcoin at a vault, sent by strangers and operators
 }
 
 type held struct {
@@ -50,6 +51,9 @@ func (w *world) turn(s *sim) {
 		s.eth.SetFees(uint64(s.between(gwei, 2*gwei)), uint64(s.between(gwei, 2*gwei)))
 	}
 	w.congest(s)
+	if w.funded && s.trouble(max(1, s.cfg.votes/4)) {
+		w.give(s)
+	}
 	if len(w.hoarded) > 0 && s.trouble(15) {
 		h := w.hoarded[s.rng.IntN(len(w.hoarded))]
 		_ = s.chain(h.chain).Broadcast(ctx, h.raw) // whatever the answer
@@ -123,6 +127,26 @@ func (w *world) fund(s *sim) {
 	s.eth.Mine(1)
 	w.funded, w.floor[ledger.Ethereum], w.floor[ledger.Bitcoin] = true, s.eth.Height(), s.btc.Height()
 	s.auditor.fund()
+}
+
+// give sends something straight to a vault: a stranger's coins, or operators' later
+// float.
+func (w *world) give(s *sim) {
+	s.rep.Gifts++
+	switch s.rng.IntN(4) {
+	case 0:
+		role := []string{address.RoleMinter, address.RolePool}[s.rng.IntN(2)]
+		v, _ := s.reference.Vault(ledger.Bitcoin, role)
+		sats := fixed.New(uint64(s.between(600, 300_000)))
+		w.coins = append(w.coins, ledger.OutflowAct{Coin: s.btc.Deposit(v.Address, "btc", sats), Amount: sats})
+	case 1:
+		role := []string{address.RoleHot, address.RoleGas}[s.rng.IntN(2)]
+		v, _ := s.reference.Vault(ledger.Ethereum, role)
+		s.eth.Deposit(v.Address, "usdt.eth", fixed.New(uint64(s.between(1, 500*minUSDT))))
+	default:
+		v, _ := s.reference.Vault(ledger.Ethereum, address.RoleHot)
+		s.eth.Deposit(v.Address, "eth", fixed.New(uint64(s.between(1, ether))))
+	}
 }
 
 func (w *world) movePrices(s *sim) {
