@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
@@ -215,15 +216,18 @@ type Controller interface {
 	// Say has a word of this node's member ordered, and waits until this replica
 	// applied it. Errors as those of Submit.
 	Say(ctx context.Context, kind ledger.Kind, body any) (Outcome, error)
+
+	// KeyShares lists the KeyShares this node holds, and checks each with audit.
+	KeyShares(ctx context.Context, audit bool) (client.KeyShares, error)
 }
 
-// NewControl is what makes a node say something: votes, pauses, what is to be weighed. Serve it on a
-// unix socket that only the node's owner can open. It is apart from
+// NewControl is what makes a node say something (votes, pauses, what is to be weighed) and tells its
+// owner what the keystore holds. Serve it on a unix socket that only he can open. It is apart from
 // the operators' listener, which reads only.
 func NewControl(b Controller, cfg Config) http.Handler {
 	s, mux, api := build(b, cfg, "Coffer node control")
 	s.votes(api)
-	c := control{s, b}
+	c := control{s, b, new(sync.Mutex)}
 	post := func(id, path, summary string) huma.Operation {
 		return huma.Operation{
 			OperationID: id, Method: http.MethodPost, Path: path, Summary: summary,
@@ -235,12 +239,16 @@ func NewControl(b Controller, cfg Config) http.Handler {
 	huma.Register(api, post("leave", "/leave", "Give up this node's seat"), c.leave)
 	huma.Register(api, post("resume", "/resume", "End this member's own pause"), c.resume)
 	huma.Register(api, post("weigh", "/weigh", "Have the custody of an asset weighed against the books now"), c.weigh)
+	huma.Register(api, huma.Operation{
+		OperationID: "keys", Method: http.MethodGet, Path: "/keys", Summary: "The KeyShares of this node", Errors: []int{500},
+	}, c.keys)
 	return s.outer(s.private("", mux))
 }
 
 type control struct {
 	*server
-	node Controller
+	node   Controller
+	audits *sync.Mutex
 }
 
 type said struct{ Body client.Said }
@@ -309,6 +317,19 @@ func (c control) resume(ctx context.Context, _ *struct{}) (*said, error) {
 // within the last ten seconds with that.
 func (c control) weigh(ctx context.Context, in *struct{ Body client.Weigh }) (*said, error) {
 	return c.say(ctx, ledger.KindBalance, ledger.BalanceFact{Asset: in.Body.Asset}, "")
+}
+
+func (c control) keys(ctx context.Context, in *struct {
+	Audit bool `query:"audit" doc:"check each KeyShare against its public commitments"`
+}) (*reply[client.KeyShares], error) {
+	// One audit at a time: each takes a core for seconds.
+	c.audits.Lock()
+	defer c.audits.Unlock()
+	out, err := c.node.KeyShares(ctx, in.Audit)
+	if err != nil {
+		return nil, c.answer(err)
+	}
+	return &reply[client.KeyShares]{out}, nil
 }
 
 func (c control) say(ctx context.Context, kind ledger.Kind, body any, hash string) (*said, error) {

@@ -201,6 +201,37 @@ func (c *Control) Weigh(ctx context.Context, asset string) (*Said, error) {
 	return c.say(ctx, "/weigh", Weigh{Asset: asset})
 }
 
+// KeyShareSound is what an audit says of a KeyShare with which nothing is wrong.
+const KeyShareSound = "sound"
+
+// KeyShares answers what a node's keystore holds. No secret is in it.
+type KeyShares struct {
+	Meta
+	Shares  []KeyShare `json:"shares"`
+	Missing []string   `json:"missing" doc:"generations in force that this member should hold, and the keystore has not: it cannot sign with them"`
+}
+
+// KeyShare is one KeyShare without its secret.
+type KeyShare struct {
+	Key        string   `json:"key"`
+	Epoch      uint64   `json:"epoch"`
+	Try        uint64   `json:"try" doc:"of the keygen or resharing that made it"`
+	State      string   `json:"state" enum:"staged,active,retired,wiped"`
+	Curve      string   `json:"curve,omitempty"`
+	Needed     int      `json:"needed,omitempty" doc:"m: holders that sign together"`
+	Holders    []string `json:"holders"`
+	PublicKey  string   `json:"publicKey,omitempty" doc:"compressed, hex"`
+	Transcript string   `json:"transcript,omitempty" doc:"hash of the session that made it, the same at every holder"`
+	Kept       string   `json:"kept,omitempty" doc:"why it is not wiped, where it is not in force"`
+	Audit      string   `json:"audit,omitempty" doc:"sound, or what is wrong with it; absent: not looked at"`
+}
+
+// KeyShares lists the KeyShares of the node. With audit each is checked against
+// its public commitments, up to a second each.
+func (c *Control) KeyShares(ctx context.Context, audit bool) (*KeyShares, error) {
+	return get[KeyShares](ctx, c.Client, fmt.Sprintf("/keys?audit=%t", audit))
+}
+
 func (c *Control) say(ctx context.Context, path string, in any) (*Said, error) {
 	var out Said
 	if _, err := c.post(ctx, path, in, &out); err != nil {
