@@ -349,9 +349,8 @@ func TestNativeSolvency(t *testing.T) {
 // ETH is lent against BTC: the borrower's address has what was asked for less the fee,
 // to the wei, the gas is the pool's to pay out of that fee and the float's never, and
 // what arrives at the repay address ends the debt and is supply beyond it, swept once.
-// Seen failing with the payout's gas taken from the float ("float"), with the whole of
-// a repayment burnt as debt ("supplied 0") and with a sweep that leaves the repay
-// address out ("under way").
+// Seen failing with the payout's gas taken from the float ("vaults hold …, the books
+// …") and with the repay address's deposits taken for supply ("owes 900000000000000001").
 func TestNativeBorrow(t *testing.T) {
 	e := newEthers(t)
 	lender, borrower := ethWallet(5), btcWallet(2)

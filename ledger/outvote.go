@@ -478,6 +478,7 @@ func (x *execution) wantedCoin(m MemberID, w Watch, f InflowFact) Code {
 	if !x.fact(m, KindInflow, f, s.Epoch().Q()) {
 		return OK
 	}
+	defer x.moves(Bitcoin, f.Height)()
 	s.Wanted.delete(f.ID)
 	s.VaultCoins.put(f.ID, f.Height)
 	s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: n, Address: f.Address, Height: f.Height, State: CoinAvailable})
