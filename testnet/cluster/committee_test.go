@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -14,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/coffer-network/coffer/testnet"
+	"github.com/coffer-network/coffer/tss/keystore"
 )
 
 var committee = flag.Bool("committee", false, "run the tests in which the committee of a running network changes: some ten minutes")
@@ -29,23 +33,26 @@ type change struct {
 	at   []*client.Client // by node
 
 	fifth *coffer // node-5, which is not the network's own
+
+	began   time.Time
+	vaults0 []string // as they were at first
+	address string   // where the depositor sends BTC
 }
 
-// TestCommitteeChanges takes a fifth node into a running network of four and lets
-// one go again: with real processes and chains, payouts all the while, and the
-// same addresses in the end.
-func TestCommitteeChanges(t *testing.T) {
+// deposited is a network of four with 1 BTC in it.
+func deposited(t *testing.T) *change {
+	t.Helper()
 	if !*committee {
 		t.Skip("starts a whole network and makes its key shares anew, more than once: give -committee")
 	}
-	dir := filepath.Join(t.TempDir(), "net")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
-	defer cancel()
-	c := &change{t: t, ctx: ctx, dir: dir}
-	began := time.Now()
-	step := func(text string) { t.Logf("%4.0f s  %s", time.Since(began).Seconds(), text) }
-	up(t, ctx, dir)
-	apis, err := testnet.APIs(dir)
+	ctx, cancel := t.Context(), func() {}
+	if end, ok := t.Deadline(); ok { // a test that is cut short leaves its nodes running
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-time.Minute))
+	}
+	t.Cleanup(cancel)
+	c := &change{t: t, ctx: ctx, dir: filepath.Join(t.TempDir(), "net"), began: time.Now()}
+	up(t, ctx, c.dir)
+	apis, err := testnet.APIs(c.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,46 +61,85 @@ func TestCommitteeChanges(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(logs(dir))
+			t.Log(logs(c.dir))
 		}
 	})
-	step("a network of four")
-
-	cli := func(api int, args ...string) map[string]any {
-		t.Helper()
-		cmd := command(ctx, append(args, "--json")...)
-		cmd.Env = append(os.Environ(), "COFFER_API="+c.apis[api], "COFFER_WALLET="+filepath.Join(dir, "alice.json"))
-		if err := cmd.Run(); err != nil {
-			t.Fatalf("coffer %v: %v\n%s%s", args, err, cmd.out.String(), cmd.err.String())
-		}
-		var doc map[string]any
-		if err := json.Unmarshal(cmd.out.Bytes(), &doc); err != nil {
-			t.Fatalf("coffer %v: %v\n%s", args, err, cmd.out.String())
-		}
-		return doc
-	}
-	cli(0, "wallet", "new")
-	cli(1, "account", "open")
-	address := cli(2, "deposit-address", "btc")["address"].(string)
-	cli(0, "testnet", "faucet", "BTC", address, "1", "--dir", dir)
-	cli(0, "testnet", "mine", "6", "--dir", dir)
-	id := cli(3, "account")["id"].(string)
+	c.step("a network of four")
+	c.cli(0, "wallet", "new")
+	c.cli(1, "account", "open")
+	c.address = c.cli(2, "deposit-address", "btc")["address"].(string)
+	c.cli(0, "testnet", "faucet", "BTC", c.address, "1", "--dir", c.dir)
+	c.cli(0, "testnet", "mine", "6", "--dir", c.dir)
+	id := c.cli(3, "account")["id"].(string)
 	c.until(90*time.Second, "1 BTC credited", func() bool {
 		a, err := c.at[3].Account(ctx, id)
 		return err == nil && slices.ContainsFunc(a.Health.Positions, func(p client.Position) bool { return p.Pool == "btc" && p.Collateral == "100000000" })
 	})
-	vaults := c.vaults(0)
-	step("1 BTC is deposited")
-	pays := func(api int) {
-		t.Helper()
-		start := time.Now()
-		cli(api, "withdraw", "0.01", "btc", "--to", "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", "--yes")
-		c.until(3*time.Minute, "a payout", func() bool {
-			st, err := c.at[api].Status(ctx)
-			return err == nil && st.Open["QUEUED"]+st.Open["PLANNED"] == 0
-		})
-		step(fmt.Sprintf("a payout, %.0f s", time.Since(start).Seconds()))
+	c.vaults0 = c.vaults(0)
+	c.step("1 BTC is deposited")
+	return c
+}
+
+func (c *change) step(text string) {
+	c.t.Helper()
+	c.t.Logf("%4.0f s  %s", time.Since(c.began).Seconds(), text)
+}
+
+// cli runs a command as the depositor, at a node's API, and returns what it printed.
+func (c *change) cli(api int, args ...string) map[string]any {
+	c.t.Helper()
+	cmd := command(c.ctx, append(args, "--json")...)
+	cmd.Env = append(os.Environ(), "COFFER_API="+c.apis[api], "COFFER_WALLET="+filepath.Join(c.dir, "alice.json"))
+	if err := cmd.Run(); err != nil {
+		c.t.Fatalf("coffer %v: %v\n%s%s", args, err, cmd.out.String(), cmd.err.String())
 	}
+	var doc map[string]any
+	if err := json.Unmarshal(cmd.out.Bytes(), &doc); err != nil {
+		c.t.Fatalf("coffer %v: %v\n%s", args, err, cmd.out.String())
+	}
+	return doc
+}
+
+// pays has a payout asked for at a node, and made.
+func (c *change) pays(api int) {
+	c.t.Helper()
+	start := time.Now()
+	c.cli(api, "withdraw", "0.01", "btc", "--to", "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", "--yes")
+	c.until(3*time.Minute, "a payout", func() bool {
+		st, err := c.at[api].Status(c.ctx)
+		return err == nil && st.Open["QUEUED"]+st.Open["PLANNED"] == 0
+	})
+	c.step(fmt.Sprintf("a payout, %.0f s", time.Since(start).Seconds()))
+}
+
+// stay: a node shows the addresses of the beginning.
+func (c *change) stay(i int) {
+	c.t.Helper()
+	if now := c.vaults(i); !slices.Equal(now, c.vaults0) {
+		c.t.Fatalf("addresses changed: %v, were %v", now, c.vaults0)
+	}
+}
+
+// inForce waits until nodes are in an epoch and sign with key shares that were made
+// for one.
+func (c *change) inForce(epoch, shares uint64, nodes ...int) {
+	c.t.Helper()
+	c.until(5*time.Minute, fmt.Sprintf("epoch %d in force with key shares of epoch %d", epoch, shares), func() bool {
+		return !slices.ContainsFunc(nodes, func(i int) bool {
+			st := c.status(i)
+			signs := slices.DeleteFunc(slices.Clone(st.Local.Shares), func(s client.Share) bool { return !strings.HasSuffix(s.Why, "signs with it") })
+			return st.Epoch != epoch || len(signs) != 2 || signs[0].Epoch != shares || signs[1].Epoch != shares || st.Local.Halted != ""
+		})
+	})
+	c.step(fmt.Sprintf("epoch %d is in force", epoch))
+}
+
+// TestCommitteeChanges takes a fifth node into a running network of four and lets
+// one go again: with real processes and chains, payouts all the while, and the
+// same addresses in the end.
+func TestCommitteeChanges(t *testing.T) {
+	c := deposited(t)
+	ctx, dir, cli, pays, step, vaults, address := c.ctx, c.dir, c.cli, c.pays, c.step, c.vaults0, c.address
 
 	line := c.join(5)
 	step("node-5 is made and started")
@@ -158,6 +204,109 @@ func TestCommitteeChanges(t *testing.T) {
 	if now := c.vaults(5); !slices.Equal(now, vaults) {
 		t.Fatalf("addresses changed: %v, were %v", now, vaults)
 	}
+
+	// Who left has followed the log, over another epoch too, until it wiped what it held.
+	c.until(4*time.Minute, "node-2 holds no key shares", func() bool {
+		st := c.status(1)
+		return st.Name != "" && len(st.Local.Shares) == 0
+	})
+	step("node-2 has wiped its key shares")
+}
+
+// TestCommitteeTurnsOnItself has a running network of four deal its key shares anew,
+// go back, and throw out the member that leads it, by the commands of operators:
+// payouts go on at the same addresses, and what nothing needs is wiped from disk, no
+// sooner. That shares of two generations do not sign together is tested in package
+// tss (TestECDSAReshareAndMixedShares, TestEd25519MixedShares).
+func TestCommitteeTurnsOnItself(t *testing.T) {
+	c := deposited(t)
+	all := []int{0, 1, 2, 3}
+	c.vote([]int{1, 2, 3}, "refresh", "--text", "monthly")
+	c.inForce(2, 2, all...)
+	c.pays(0)
+	c.stay(1)
+
+	// Back to what was there before; what was made stays unused.
+	c.vote([]int{4, 3, 2}, "rollback", "--text", "for the test's sake")
+	c.inForce(3, 1, all...)
+	for _, i := range all {
+		held := c.status(i).Local.Shares
+		if len(held) != 4 || slices.ContainsFunc(held, func(s client.Share) bool { return s.Why == "" }) {
+			t.Errorf("node-%d soon after a rollback: %+v", i+1, held)
+		}
+	}
+	c.pays(2)
+	c.stay(3)
+
+	// Whoever leads is evicted against its will, and m and f fall with n.
+	leads := slices.IndexFunc(all, func(i int) bool { return c.status(i).Role == "leader" })
+	if leads < 0 {
+		t.Fatal("nobody leads")
+	}
+	rest := slices.Delete(slices.Clone(all), leads, leads+1)
+	name := fmt.Sprint("node-", leads+1)
+	c.vote([]int{rest[0] + 1, rest[1] + 1, rest[2] + 1}, "evict", name, "--m", "2", "--f", "0", "--text", "for the test's sake")
+	c.step(name + ", which leads, is voted out")
+	c.pays(rest[0])
+	c.inForce(4, 4, rest...)
+	c.pays(rest[1])
+	c.pays(rest[2])
+	c.stay(rest[0])
+	if st := c.status(rest[0]); st.N != 3 || st.M != 2 || st.F != 0 || slices.ContainsFunc(st.Members, func(m client.Member) bool { return m.Name == name }) {
+		t.Errorf("%d of %d after the eviction, f = %d: %+v", st.M, st.N, st.F, st.Members)
+	}
+	c.until(time.Minute, name+" is cut off", func() bool { st := c.status(leads); return st.Name != "" && st.Leader == "" })
+	c.step(name + " is cut off: " + strings.Join(c.status(leads).NotReady, "; "))
+	if cmd := command(c.ctx, "vote", "refresh", "--text", "let me in", "--timeout", "5s", "--dir", c.home(leads+1)); cmd.Run() == nil {
+		t.Errorf("an evicted node's proposal was taken: %s", cmd.out.String())
+	}
+	led := c.status(rest[0]).Leader
+	time.Sleep(10 * time.Second) // it asks for votes all the while
+	if now := c.status(rest[0]).Leader; now != led || led == name {
+		t.Errorf("%s unseats leaders: %q led, now %q", name, led, now)
+	}
+
+	c.until(4*time.Minute, "the newest key shares alone are left", func() bool {
+		return !slices.ContainsFunc(rest, func(i int) bool {
+			held := c.status(i).Local.Shares
+			return len(held) != 2 || slices.ContainsFunc(held, func(s client.Share) bool { return s.Epoch != 4 || s.State != "active" })
+		})
+	})
+	c.step("old key shares are wiped")
+	c.pays(rest[1])
+
+	// On disk too, where the evicted one still has what it had.
+	for id, state := range c.onDisk(rest[0], rest[1]) {
+		if want := map[uint64]keystore.ShareState{1: keystore.Wiped, 2: keystore.Wiped, 4: keystore.Active}[id.Epoch]; state != want {
+			t.Errorf("node-%d: %s is %s, want %s", rest[0]+1, id, state, want)
+		}
+	}
+	for id, state := range c.onDisk(leads, rest[1]) {
+		if id.Epoch > 2 || id.Epoch == 1 && state != keystore.Retired {
+			t.Errorf("the evicted node: %s is %s", id, state)
+		}
+	}
+}
+
+// onDisk stops one of the network's nodes and says what its keystore holds.
+func (c *change) onDisk(i, other int) map[keystore.ShareID]keystore.ShareState {
+	c.t.Helper()
+	var id ledger.MemberID
+	pass, err := os.ReadFile(filepath.Join(c.dir, "passphrase"))
+	if err := errors.Join(err, id.UnmarshalText([]byte(c.status(i).Member))); err != nil {
+		c.t.Fatal(err)
+	}
+	c.cli(other, "testnet", "stop", fmt.Sprint("node-", i+1), "--dir", c.dir)
+	ks, err := keystore.Open(filepath.Join(c.home(i+1), "keystore"), bytes.TrimSpace(pass), keystore.Options{Node: id})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer ks.Close()
+	states, err := ks.ShareStates()
+	if err != nil || len(states) == 0 {
+		c.t.Fatalf("node-%d: %v, %v", i+1, states, err)
+	}
+	return states
 }
 
 func (c *change) add(api string) {
@@ -195,7 +344,7 @@ func (c *change) vaults(i int) (all []string) {
 func (c *change) until(d time.Duration, what string, ok func() bool) {
 	c.t.Helper()
 	for end := time.Now().Add(d); !ok(); time.Sleep(200 * time.Millisecond) {
-		if time.Now().After(end) {
+		if time.Now().After(end) || c.ctx.Err() != nil {
 			for i := range c.at {
 				st := c.status(i)
 				c.t.Logf("node-%d: epoch %d, %s, applied %d, lag %d, %s", i+1, st.Epoch, st.Role, st.Applied, st.Lag, strings.Join(st.NotReady, "; "))
