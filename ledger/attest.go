@@ -92,6 +92,8 @@ func (x *execution) say(a *Attestation) Code {
 		return handle(x, a, (*execution).wiped)
 	case KindBlame:
 		return handle(x, a, (*execution).blame)
+	case KindDrill:
+		return handle(x, a, (*execution).drill)
 	}
 	return Malformed
 }

@@ -59,6 +59,7 @@ const (
 	KindLeave       Kind = 23 // Leave: the member itself
 	KindWiped       Kind = 27 // Wiped: every holder of an old generation
 	KindBlame       Kind = 26 // Blame: f+1
+	KindDrill       Kind = 25 // Drill: itself
 )
 
 // Attestation is a member's signed word.

@@ -30,6 +30,7 @@ type EpochInfo struct {
 	Keys    []Generation `cbor:"5,keyasint"` // KeyShares that it signs with, sorted by key
 	Tests   []uint64     `cbor:"6,keyasint"` // batches of its test signatures that are not made yet
 	Proven  uint64       `cbor:"7,keyasint"` // height at which every member had taken part in one, of every key; 0: not yet
+	Drills  []Drilled    `cbor:"8,keyasint"` // told while it was in force, oldest first
 }
 
 // Generation names KeyShares of one key: those that one session made.

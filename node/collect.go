@@ -19,7 +19,7 @@ import (
 // they stand: nothing that could be forgotten to be set is kept (spec: committee
 // §12). Ages are ledger time's, except where only this node knows.
 //
-// What the specification lists and nobody could tell is not here: drills, the
+// What the specification lists and nobody could tell is not here: the
 // versions of peers, coverage by bonds. A payout in HOLD halts all, which shows in
 // coffer_halted. Why not a histogram of outflow ages: the
 // alert asks for the oldest, and a histogram that is made anew at each scrape has
@@ -68,6 +68,7 @@ var (
 	descRateAge  = desc("coffer_fee_rate_age_seconds", "Ledger time since the agreed fee rate was made.", "chain")
 	descPriceAge = desc("coffer_price_age_seconds", "Ledger time since the price was agreed.", "asset")
 	descCap      = desc("coffer_cap_left_ratio", "Part of an outflow cap that is left, 0 to 1.", "asset", "window")
+	descDrill    = desc("coffer_drill_age_seconds", "Ledger time since a drill of the key shares in force was told, or, where none was, since their epoch came into force.")
 	descEquiv    = desc("coffer_equivocations_total", "Approvals that contradicted an earlier one of their author.")
 )
 
@@ -75,7 +76,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descTry, descLeft, descNotReady, descDropped, descChanges, descChange,
 		descSpare, descBlamed, descHeard, descHalted, descAsset, descPaused, descReady, descCustody, descOwed, descProven, descDisputed,
-		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descEquiv,
+		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descDrill, descEquiv,
 	} {
 		ch <- d
 	}
@@ -145,6 +146,9 @@ func ofLedger(v *ledger.State, gauge func(d *prometheus.Desc, v float64, labels 
 		gauge(descBlamed, float64(b.Count), m.Name)
 	}
 	ofCommittee(v, gauge)
+	if since, _ := v.Drilled(); since != 0 {
+		gauge(descDrill, seconds(since))
+	}
 	why, _, _ := strings.Cut(v.OutflowsHalt, ":")
 	for _, w := range []string{"BROKEN", "HALT", "HOLD", "vote"} {
 		gauge(descHalted, one(why == w), strings.ToLower(w))

@@ -98,6 +98,21 @@ func TestControlReachesTheLedger(t *testing.T) {
 		t.Errorf("resume: %v, %s", err, c.View().Stopped())
 	}
 
+	old := c.Drill("april")
+	delete(old.Signatures, ledger.KeyEd255191)
+	if _, err := ctl.Drilled(ctx, old); !client.IsCode(err, "MALFORMED") {
+		t.Errorf("a drill of one key: %v", err)
+	}
+	if _, err := ctl.Drilled(ctx, client.Drilled{Name: "june", Signatures: c.Drill("may").Signatures}); !client.IsCode(err, "BAD_SIGNATURE") {
+		t.Errorf("a drill of another name: %v", err)
+	}
+	if _, err := ctl.Drilled(ctx, c.Drill("may")); err != nil {
+		t.Fatal(err)
+	}
+	if at, ok := c.View().Drilled(); !ok || at != c.View().Millis {
+		t.Errorf("drilled at %d, %v", at, ok)
+	}
+
 	raw := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, client.ControlSocket))
 	}}}

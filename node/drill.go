@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -54,30 +53,18 @@ type DrilledAt struct {
 }
 
 const (
-	maxDrillName     = 64
 	defaultDrillWait = 2 * time.Minute
 	// drillLinger is how long the last messages get to leave: the others may
 	// still wait for them.
 	drillLinger = 3 * time.Second
 )
 
-// drillMessage is what a drill signs. Like a test signature's it begins with
-// words that no chain can parse (spec: signing §6).
-func drillMessage(cluster ledger.Hash, key string, epoch uint64, name string) []byte {
-	b := append([]byte("coffer/drill/1"), cluster[:]...)
-	b = append(b, byte(len(key)))
-	b = append(b, key...)
-	b = binary.BigEndian.AppendUint64(b, epoch)
-	h := sha256.Sum256(append(b, name...))
-	return h[:]
-}
-
 // Drill makes a test signature of every key with the KeyShares of a backup,
 // together with m-1 other operators who do the same. It never opens the node's
 // own keystore, which may be in use.
 func Drill(ctx context.Context, path string, o DrillOptions, by ...age.Identity) (res DrillResult, err error) {
-	if o.Name == "" || len(o.Name) > maxDrillName {
-		return res, fmt.Errorf("drill: name of %d bytes, want 1 to %d", len(o.Name), maxDrillName)
+	if !ledger.DrillName(o.Name) {
+		return res, fmt.Errorf("drill: name %q: want 1 to %d printable bytes", o.Name, ledger.MaxDrillName)
 	}
 	h, c, err := openBackup(path, by)
 	if err != nil {
@@ -158,10 +145,15 @@ func useDrillName(path, name string) error {
 	return err
 }
 
+func drilled(cluster ledger.Hash, key string, epoch uint64, name string) []byte {
+	h := ledger.DrillMessage(cluster, key, epoch, name)
+	return h[:]
+}
+
 // drillRequests are the sessions of a drill, one per key. Their place in the
 // hash chain is none: no plan of the ledger has such an At.
 func drillRequests(h BackupHeader, c *backupContent, o DrillOptions) ([]tss.Request, error) {
-	at := sha256.Sum256(append([]byte("coffer/drill-at/1"), drillMessage(h.Cluster, "", 0, o.Name)...))
+	at := sha256.Sum256(append([]byte("coffer/drill-at/1"), drilled(h.Cluster, "", 0, o.Name)...))
 	newest := c.newest()
 	var rs []tss.Request
 	for _, s := range c.Shares {
@@ -170,7 +162,7 @@ func drillRequests(h BackupHeader, c *backupContent, o DrillOptions) ([]tss.Requ
 		}
 		r := tss.Request{
 			Cluster: h.Cluster, Kind: tss.Sign, Key: tss.KeyID{ID: s.ID.Key, Curve: tss.Curve(s.Curve)}, Epoch: s.ID.Epoch, Try: s.ID.Try,
-			Staged: true, At: at, Parties: []tss.PartyID{tss.PartyID(h.Node)}, Digest: drillMessage(h.Cluster, s.ID.Key, s.ID.Epoch, o.Name),
+			Staged: true, At: at, Parties: []tss.PartyID{tss.PartyID(h.Node)}, Digest: drilled(h.Cluster, s.ID.Key, s.ID.Epoch, o.Name),
 			Deadline: 5 * time.Minute,
 		}
 		for _, p := range o.Peers {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/p2p"
 	"github.com/coffer-network/coffer/tss"
 )
@@ -75,8 +76,11 @@ func TestDrill(t *testing.T) {
 			t.Fatal(r, err)
 		}
 		sig := tss.Signature{R: [32]byte(b[:32]), S: [32]byte(b[32:])}
-		if err := tss.Verify(tss.Ed25519, d.pub, [32]byte{}, drillMessage(d.g.Hash(), sol.ID, 4, "may"), sig); err != nil {
+		if err := tss.Verify(tss.Ed25519, d.pub, [32]byte{}, drilled(d.g.Hash(), sol.ID, 4, "may"), sig); err != nil {
 			t.Error(err)
+		}
+		if !ledger.VerifyKey(ledger.CurveEd25519, d.pub, ledger.DrillMessage(d.g.Hash(), sol.ID, 4, "may"), b) {
+			t.Error("the ledger would not take what the drill signed")
 		}
 	}
 	if _, errs := hold(time.Second, "june", "june"); errs[0] == nil || !strings.Contains(errs[0].Error(), "2 operators") {

@@ -1,18 +1,27 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node"
+	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/coffer-network/coffer/node/p2p"
 	"github.com/spf13/cobra"
 )
+
+// drillOutput is what coffer node drill --json prints and coffer drilled reads.
+type drillOutput struct {
+	OK    bool             `json:"ok"`
+	Drill node.DrillResult `json:"drill"`
+}
 
 func newNodeDrillCmd() *cobra.Command {
 	var keys backupKeys
@@ -26,7 +35,9 @@ func newNodeDrillCmd() *cobra.Command {
 signature of every key together with the operators named. All m of them run this
 at the same time, each on a machine of his own with his own backup, and give the
 drill the same name, never used before: one that failed needs another. What is signed begins with words
-that no chain understands. Exit code 3: wrong passphrase.`,
+that no chain understands. Exit code 3: wrong passphrase. One of them then has his
+node tell the ledger, with coffer drilled: until the next is due, status and alerts
+are quiet.`,
 		Example: `  coffer node drill --backup ./n1.backup --name 2026-05-01 --listen /ip4/127.0.0.1/tcp/9101 \
     --peer 8f…c2=/ip4/127.0.0.1/tcp/9102 --peer 41…0d=/ip4/127.0.0.1/tcp/9103`,
 		Args: args(cobra.NoArgs),
@@ -49,7 +60,7 @@ that no chain understands. Exit code 3: wrong passphrase.`,
 				return backupError(err)
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"ok": true, "drill": res})
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(drillOutput{OK: true, Drill: res})
 			}
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "quorum recoverable, epoch %d, %d of %d proven\ncluster  %s\ndrill    %s\n", res.Epoch, len(res.Took), res.N, res.Cluster, res.Name)
@@ -73,4 +84,33 @@ that no chain understands. Exit code 3: wrong passphrase.`,
 		_ = cmd.MarkFlagRequired(f)
 	}
 	return cmd
+}
+
+func newDrilledCmd() *cobra.Command {
+	return controlCmd(&cobra.Command{
+		Use: "drilled FILE", Short: "Have your node tell the ledger of a drill that was held",
+		Long: `FILE is what coffer node drill --json printed, of any who took part. The ledger
+checks the signatures in it against its keys and takes nobody's word: it refuses a
+drill of key shares that are not in force, and one that it was told of before.`,
+		Example: "  coffer node drill --backup ./n1.backup --name 2026-05-01 --json … > drill.json\n  coffer drilled drill.json --dir ./n1",
+		Args:    args(cobra.ExactArgs(1)),
+	}, func(ctx context.Context, s *session, c *client.Control, a []string) error {
+		b, err := os.ReadFile(a[0])
+		if err != nil {
+			return usagef("drill: %v", err)
+		}
+		var held drillOutput
+		if err := json.Unmarshal(b, &held); err != nil || held.Drill.Name == "" {
+			return usagef("%s: not what coffer node drill --json prints", a[0])
+		}
+		d := client.Drilled{Name: held.Drill.Name, Signatures: map[string]string{}}
+		for _, k := range held.Drill.Keys {
+			d.Signatures[k.Key] = k.Signature
+		}
+		said, err := c.Drilled(ctx, d)
+		if err != nil {
+			return err
+		}
+		return s.showSaid(said)
+	})
 }

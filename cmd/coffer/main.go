@@ -111,7 +111,7 @@ Environment: COFFER_API is the default of --api, COFFER_WALLET of --file.`,
 		newLiquidateCmd(), newLiquidatorCmd(), newCoverDeficitCmd(),
 		newPositionCmd(), newMarketsCmd(), newOutflowCmd(), newInflowCmd(), newRequestCmd(), newExplainCmd(), newStatusCmd(),
 		newActivitiesCmd(), newHistoryCmd(), newWatchCmd(), newShowCmd(), newProofCmd(), newVerifyProofCmd(),
-		newVotesCmd(), newVoteCmd(), newPauseCmd(), newResumeCmd(), newWeighCmd(), newKeyCmd(),
+		newVotesCmd(), newVoteCmd(), newPauseCmd(), newResumeCmd(), newWeighCmd(), newDrilledCmd(), newKeyCmd(),
 		newNodeCmd(), newTestnetCmd(), newBenchCmd(), newChaosCmd(),
 	)
 	return root

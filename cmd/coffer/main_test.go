@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/node"
 	"github.com/coffer-network/coffer/node/api"
 	"github.com/coffer-network/coffer/node/api/apitest"
 	"github.com/coffer-network/coffer/node/api/client"
@@ -34,6 +36,7 @@ func TestMain(m *testing.M) {
 //
 //	deposit ASSET UNITS   1 confirmed deposit for the account in account.json; $ACCOUNT and $LASTTX name it
 //	cut-id FILE KEY VAR   the value of KEY in a JSON document, as $VAR
+//	held-drill NAME FILE  m operators sign with their backups, and print what coffer node drill does
 //	settle                pay what is queued
 //	insure                $ACCOUNT may cover deficits, as a vote would say
 //	price BTC-USD SECONDS BTC falls or rises, ETH and USDT stay; then time passes, and fee rates are fresh
@@ -74,6 +77,16 @@ func TestScripts(t *testing.T) {
 				txid, _, _ := strings.Cut(last, ":")
 				ts.Setenv("ACCOUNT", account[1])
 				ts.Setenv("LASTTX", txid)
+			},
+			"held-drill": func(ts *testscript.TestScript, _ bool, a []string) {
+				held := ts.Value("cluster").(*apitest.Cluster).Drill(a[0])
+				res := node.DrillResult{Name: held.Name}
+				for id, sig := range held.Signatures {
+					res.Keys = append(res.Keys, node.DrilledAt{Key: id, Signature: sig})
+				}
+				b, err := json.Marshal(drillOutput{OK: true, Drill: res})
+				ts.Check(err)
+				ts.Check(os.WriteFile(ts.MkAbs(a[1]), b, 0o600))
 			},
 			"fold-root": func(ts *testscript.TestScript, _ bool, _ []string) {
 				c := ts.Value("cluster").(*apitest.Cluster)

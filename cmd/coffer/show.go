@@ -305,6 +305,9 @@ func statusRows(p *printer, st *client.Status) {
 			p.row(s.State+" share", fmt.Sprintf("%s of epoch %d, try %d: %s", s.Key, s.Epoch, s.Try, cmp.Or(s.Why, "nothing needs it, wiped under the next certificate")))
 		}
 	}
+	if st.DrillDue != nil {
+		p.row("last drill", lastDrill(st))
+	}
 	if st.BorrowOff {
 		p.row("borrowing", "off")
 	}
@@ -377,4 +380,16 @@ func committeeRows(p *printer, st *client.Status) {
 		}
 		p.row(fmt.Sprintf("epoch %d led to nothing", d.Number), text)
 	}
+}
+
+// lastDrill says when backups were last proven to sign.
+func lastDrill(st *client.Status) string {
+	text := "none of the key shares in force"
+	if st.Drilled != nil {
+		text = ago(st.Drilled, st.LedgerTime)
+	}
+	if st.DrillDue.Before(st.LedgerTime) {
+		text += ", OVERDUE since " + st.DrillDue.Format(time.DateOnly)
+	}
+	return text
 }

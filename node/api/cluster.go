@@ -143,6 +143,9 @@ func Spare(s *ledger.State) int {
 	return n
 }
 
+// drillEvery is how often a drill is due, ms (spec: committee §11).
+const drillEvery = 30 * 86_400_000
+
 func (s *server) statusOf(v view) client.Status {
 	st, e := s.b.Status(), v.Epoch()
 	out := client.Status{
@@ -154,6 +157,12 @@ func (s *server) statusOf(v view) client.Status {
 		OpenSince: map[string]time.Time{}, Caps: v.capsLeft(), Custody: v.custody(), BorrowOff: v.BorrowOff,
 		Seats: v.seating(), Changes: v.pendingChanges(), Next: v.nextEpoch(), Dropped: v.droppedEpoch(),
 		Local: client.LocalStatus{Sessions: len(s.b.Sessions()), Started: st.Started.UTC(), Keys: list(st.Keys), Shares: v.shares(st.Shares), PreParams: st.PreParams, Halted: st.Halted},
+	}
+	if since, ok := v.Drilled(); since != 0 {
+		out.DrillDue = atOrNil(since + drillEvery)
+		if ok {
+			out.Drilled = atOrNil(since)
+		}
 	}
 	if st.Commit > v.Height {
 		out.Lag = st.Commit - v.Height

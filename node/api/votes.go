@@ -238,6 +238,7 @@ func NewControl(b Controller, cfg Config) http.Handler {
 	huma.Register(api, post("pause", "/pause", "Pause all outflows for a while"), c.pause)
 	huma.Register(api, post("leave", "/leave", "Give up this node's seat"), c.leave)
 	huma.Register(api, post("resume", "/resume", "End this member's own pause"), c.resume)
+	huma.Register(api, post("drilled", "/drilled", "Tell the ledger of a drill"), c.drilled)
 	huma.Register(api, post("weigh", "/weigh", "Have the custody of an asset weighed against the books now"), c.weigh)
 	huma.Register(api, huma.Operation{
 		OperationID: "keys", Method: http.MethodGet, Path: "/keys", Summary: "The KeyShares of this node", Errors: []int{500},
@@ -332,6 +333,19 @@ func (c control) keys(ctx context.Context, in *struct {
 	return &reply[client.KeyShares]{out}, nil
 }
 
+func (c control) drilled(ctx context.Context, in *struct{ Body client.Drilled }) (*said, error) {
+	d, v := ledger.Drill{Name: in.Body.Name}, c.b.View()
+	info, _ := v.Infos.Get(v.Epoch().Number)
+	for _, g := range info.Keys {
+		sig, err := hex.DecodeString(in.Body.Signatures[g.Key])
+		if err != nil || len(sig) == 0 {
+			return nil, c.problem(ledger.Malformed, "no signature of key "+g.Key)
+		}
+		d.Signatures = append(d.Signatures, sig)
+	}
+	return c.say(ctx, ledger.KindDrill, d, "")
+}
+
 func (c control) say(ctx context.Context, kind ledger.Kind, body any, hash string) (*said, error) {
 	ctx, cancel := context.WithTimeout(ctx, postWait)
 	defer cancel()
@@ -341,8 +355,16 @@ func (c control) say(ctx context.Context, kind ledger.Kind, body any, hash strin
 	}
 	if o.Code != ledger.OK {
 		about := ""
-		if vote, ok := body.(ledger.Vote); ok && vote.Proposal != nil {
-			about = c.b.View().WhyNot(*vote.Proposal)
+		switch b := body.(type) {
+		case ledger.Vote:
+			if b.Proposal != nil {
+				about = c.b.View().WhyNot(*b.Proposal)
+			}
+		case ledger.Drill:
+			about = map[ledger.Code]string{
+				ledger.BadParam:     "a drill of this name was told before",
+				ledger.BadSignature: "not the signatures of a drill of this name by the key shares in force",
+			}[o.Code]
 		}
 		return nil, c.problem(o.Code, about)
 	}

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/coffer-network/coffer/ledger/address"
 	"github.com/coffer-network/coffer/ledger/fixed"
 	"github.com/coffer-network/coffer/node/api"
+	"github.com/coffer-network/coffer/node/api/client"
 	"github.com/coffer-network/coffer/node/api/history"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
@@ -201,6 +203,16 @@ func (c *Cluster) sign(key string, digest ledger.Hash) []byte {
 	}
 	sig := ecdsa.SignCompact(c.ecdsa, digest[:], true)
 	return sig[1:]
+}
+
+// Drill is what operators print who signed with backups of the KeyShares in force.
+func (c *Cluster) Drill(name string) client.Drilled {
+	v := c.View()
+	d := client.Drilled{Name: name, Signatures: map[string]string{}}
+	for _, k := range v.Keys.All() {
+		d.Signatures[k.ID] = hex.EncodeToString(c.sign(k.ID, ledger.DrillMessage(v.Cluster, k.ID, k.Epoch, name)))
+	}
+	return d
 }
 
 // PrivateKey is the private half of one of the cluster's own addresses: what a

@@ -759,6 +759,8 @@ type Status struct {
 	Changes    []PendingChange      `json:"changes" doc:"of the committee: decided and not begun"`
 	Next       *NextEpoch           `json:"nextEpoch,omitempty" doc:"the epoch that is being prepared or opened"`
 	Dropped    *DroppedEpoch        `json:"droppedEpoch,omitempty" doc:"the last epoch number that led to nothing"`
+	Drilled    *time.Time           `json:"drilled,omitempty" doc:"when a drill of the KeyShares in force was last told; none: none was"`
+	DrillDue   *time.Time           `json:"drillDue,omitempty" doc:"when the next drill is due, once there are keys"`
 	Local      LocalStatus          `json:"local"`
 }
 

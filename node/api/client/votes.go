@@ -232,6 +232,17 @@ func (c *Control) KeyShares(ctx context.Context, audit bool) (*KeyShares, error)
 	return get[KeyShares](ctx, c.Client, fmt.Sprintf("/keys?audit=%t", audit))
 }
 
+// Drilled is what a drill came to: coffer node drill --json prints it.
+type Drilled struct {
+	Name       string            `json:"name" maxLength:"64"`
+	Signatures map[string]string `json:"signatures" doc:"R‖S in hex, by key id"`
+}
+
+// Drilled has the node tell the ledger of a drill, with its signatures.
+func (c *Control) Drilled(ctx context.Context, d Drilled) (*Said, error) {
+	return c.say(ctx, "/drilled", d)
+}
+
 func (c *Control) say(ctx context.Context, path string, in any) (*Said, error) {
 	var out Said
 	if _, err := c.post(ctx, path, in, &out); err != nil {
