@@ -169,9 +169,10 @@ const firstToOne = 16
 // The whole way of a traitor: in a session of three it sends a bad message to one
 // party alone, the least that anybody sees. That party shows it, members that
 // were in no session judge it, f+1 words are in the ledger, and the next payments
-// begin with committees without it. Seen failing with accuse left out of noteBlame ("shown to
-// 0"), with planAttestations without blames ("of 2 honest members 0 speak") and
-// with the ledger's roster not asking for the blamed.
+// begin with committees without it. Seen failing without accuse in noteBlame
+// ("shown to 0"), without blames in planAttestations ("of 3 honest members 0
+// speak") and with the ledger's roster not asking for the blamed ("begins with the
+// traitor").
 func TestTraitorIsPassedOver(t *testing.T) {
 	x := newSigners(t)
 	c := x.c
@@ -254,8 +255,8 @@ func TestTraitorIsPassedOver(t *testing.T) {
 // Plants a member that accuses honest ones with all it can lay hands on: their
 // own good messages, such messages changed, signed by itself in their name, or
 // with another name of the session; of a batch nobody planned; garbage; and
-// somebody without a seat, with true evidence. No node speaks. Seen failing with
-// judge believing the envelope's sender without tss.Judge ("believed").
+// somebody without a seat, with true evidence. No node speaks. Seen failing with a
+// verdict without the checks and with takeCase not asking for a seat ("believed").
 func TestNobodyIsBlamedByAWord(t *testing.T) {
 	x := newSigners(t)
 	committee := x.b.Newest().Committee(0)

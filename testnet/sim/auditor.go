@@ -218,6 +218,9 @@ func (a *auditor) event(e ledger.Event) error {
 		}
 	case "attempt":
 		if b, _ := st.Batches.Get(e.Batch); b.Kind == ledger.BatchPay {
+			if len(st.PassedOver(b.Newest())) > 0 {
+				a.s.rep.PassedOver++
+			}
 			switch b.Newest().Kind {
 			case ledger.AttemptRetry:
 				a.s.rep.Retries++
@@ -231,6 +234,9 @@ func (a *auditor) event(e ledger.Event) error {
 		}
 	case "proposal-" + ledger.DecidedDone:
 		a.s.rep.Votes++
+	case "blame":
+		a.s.rep.Blamed++
+		return a.blamed(e)
 	case "credited":
 		if e.Asset == "eth" {
 			return a.creditNative(e)
@@ -281,6 +287,17 @@ func (a *auditor) event(e ledger.Event) error {
 		return fmt.Errorf("event %s: %s", e.Name, e.Note)
 	}
 	return nil
+}
+
+// blamed: nobody but a traitor ever is.
+func (a *auditor) blamed(e ledger.Event) error {
+	who, _, _ := strings.Cut(e.Note, " ")
+	for _, m := range a.s.members {
+		if m.id.String() == who && m.liar {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is blamed and honest: %s", who, e.Note)
 }
 
 // flipped: whatever epoch it is, the keys are those of the first.

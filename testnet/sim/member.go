@@ -78,6 +78,7 @@ type memory struct {
 	work     map[workKey]*work
 	pausedAt map[node.AttemptKey]int // step until which an attempt that failed here rests
 	gaveUp   []ledger.GaveUp
+	proven   []ledger.Blame // what it verified against traitors
 	unshared []*share
 	raws     map[inputKey]chains.Raw
 	free     map[ledger.Generation]uint64 // height since which the ledger lets it be wiped
@@ -253,7 +254,7 @@ func (m *member) attest() {
 	w := node.World{
 		Self: m.id, Clock: m.clock(), Prices: m.prices, Seen: m.seen, Ready: m.disk.ready, Tests: m.tests(), GaveUp: m.gaveUp,
 		FeeEveryMillis: 20_000, Said: m.disk.said, Wiped: m.disk.wiped, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
-		Balances: m.weighed,
+		Balances: m.weighed, Blames: m.proven,
 	}
 	if o := m.state.Opening; o != nil {
 		w.Flip = m.certificateOf(o.Height)
@@ -333,10 +334,20 @@ func (m *member) lie(said []node.Statement) []node.Statement {
 			{Kind: ledger.KindFinal, Body: ledger.FinalFact{Batch: id, Outcome: ledger.OutcomeReverted, TxID: "none", Height: 1, Block: "none"}},
 			{Kind: ledger.KindFinal, Body: ledger.FinalFact{Batch: id, Outcome: ledger.OutcomePaid, TxID: "none", Height: 1, Block: "none"}},
 			{Kind: ledger.KindInflow, Body: m.s.falseInflow(m.state, id)},
+			{Kind: ledger.KindBlame, Body: m.falseBlame(b)},
 		}
 		said = append(said, lies[m.s.rng.IntN(len(lies))])
 	}
 	return said
+}
+
+// falseBlame accuses somebody of the roster; it is said again and again about the
+// same few sessions, so that two traitors would meet.
+func (m *member) falseBlame(b ledger.Batch) ledger.Blame {
+	a := b.Newest()
+	return ledger.Blame{
+		Member: a.Roster[m.s.rng.IntN(len(a.Roster))], Session: ledger.Hash{0xfa, byte(m.s.between(1, 3))}, Round: 1, Check: "S1", Batch: b.ID, Attempt: a.K,
+	}
 }
 
 func kindOf(body any) ledger.Kind {

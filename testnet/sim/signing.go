@@ -74,6 +74,7 @@ const (
 	fateSilent              // one does, on disk, and dies before it tells (C5)
 	fateAborted             // nobody does
 	fateDies                // a party is killed in mid-protocol (C3)
+	fateSpoilt              // a traitor sends what no honest party signs
 )
 
 // In steps. A session that not all join is given up, as is one of whose parties
@@ -366,6 +367,9 @@ func (s *sim) advance(ss *session) {
 		if !s.rest {
 			fates := []fate{fateAll, fateAll, fateAll, fateAll, fateAll, fateAll, fateAll, fateOne, fateKilled, fateSilent, fateAborted, fateAborted, fateDies}
 			ss.fate = fates[s.rng.IntN(len(fates))]
+			if slices.ContainsFunc(ss.joined, func(m *member) bool { return m.liar }) && s.cfg.at == nil && s.chance(25) {
+				ss.fate = fateSpoilt
+			}
 		}
 	}
 	if s.step >= ss.ends {
@@ -381,6 +385,9 @@ func (s *sim) finish(ss *session) {
 	case ss.fate == fateAborted:
 		ss.failed = true
 		s.rep.Aborted++
+		return
+	case ss.fate == fateSpoilt && !s.rest:
+		s.spoil(ss)
 		return
 	case ss.fate == fateDies && !s.rest:
 		ss.failed, ss.blamed = true, []ledger.MemberID{lucky.id}
@@ -416,6 +423,26 @@ func (s *sim) finish(ss *session) {
 			if m.up {
 				m.keep(sig)
 			}
+		}
+	}
+}
+
+// spoil fails a session by a traitor's bad message. The honest party that saw it
+// shows it, and whoever it reaches judges it as package node does.
+func (s *sim) spoil(ss *session) {
+	liar := ss.joined[slices.IndexFunc(ss.joined, func(m *member) bool { return m.liar })]
+	ss.failed, ss.blamed = true, []ledger.MemberID{liar.id}
+	s.rep.Aborted++
+	s.rep.Spoilt++
+	if !slices.ContainsFunc(ss.joined, func(m *member) bool { return m.up && !m.liar }) {
+		return
+	}
+	f := ledger.Blame{
+		Member: liar.id, Evidence: ledger.Hash(ss.req.Session), Session: ledger.Hash(ss.req.Session), Round: 1, Check: "S1", Batch: ss.req.Batch, Attempt: ss.req.Attempt,
+	}
+	for _, m := range s.members {
+		if m.up && !m.liar && !s.trouble(20) {
+			m.proven = append(m.proven[max(0, len(m.proven)-15):], f)
 		}
 	}
 }

@@ -82,7 +82,7 @@ type Report struct {
 	Fenced                                     int
 	Balances, Good, Short, Unproven            int
 	Broadcasts, Retries, Compared              int
-	Lies                                       int
+	Lies, Spoilt, Blamed, PassedOver           int
 	Flips, Dropped, Rollbacks, Wiped           int
 	Votes, Holds, Booked, Gifts                int // votes that took effect
 	NativeDeposits, NativePaid                 int
@@ -125,13 +125,13 @@ func (t Totals) String() string {
 func (r Report) String() string {
 	return fmt.Sprintf("seed %d: %d members, %d+%d steps, %d commands (%d intents, %d refused), %d outflows (%d paid, %d refunded), "+
 		"%d deposits (%d credited, %d in suspense), %d kills, %d restarts (%d replayed from genesis, %d compared byte by byte), "+
-		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d reorgs in %d blocks, "+
+		"%d leader pauses, %d elections, %d submissions lost, %d late, %d doubled, %d lies, %d sessions spoilt (%d blamed, %d plans without the blamed first), %d reorgs in %d blocks, "+
 		"%d votes took effect, %d times on HOLD, %d gifts (%d booked), %d native deposits, %d native payouts, "+
 		"%d boosted, %d recoups, %d deposits taken back, %d congestions, %d bumps, %d repriced, %d cancels, %d paid again, "+
 		"%d sessions (%d aborted), %d times fenced off, %d balances counted (%d good, %d short), %d times without one, %d signatures (%d variants), %d retries, %d broadcasts, %d epochs (%d rollbacks, %d dropped), %d shares wiped, head %.8s",
 		r.Seed, r.Members, r.Steps, r.RestSteps, r.Commands, r.Intents, r.Refused, r.Outflows, r.Paid, r.Refunded,
 		r.Deposits, r.Credited, r.Suspended, r.Kills, r.Restarts, r.Replayed, r.Compared,
-		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Reorgs, r.Blocks,
+		r.Pauses, r.Elected, r.Lost, r.Late, r.Doubled, r.Lies, r.Spoilt, r.Blamed, r.PassedOver, r.Reorgs, r.Blocks,
 		r.Votes, r.Holds, r.Gifts, r.Booked, r.NativeDeposits, r.NativePaid,
 		r.Boosted, r.Recoups, r.Reversed, r.Congestions, r.Bumps, r.Repriced, r.Cancels, r.Requeued,
 		r.Sessions, r.Aborted, r.Fenced, r.Balances, r.Good, r.Short, r.Unproven, r.Signatures, r.Variants, r.Retries, r.Broadcasts, r.Flips, r.Rollbacks, r.Dropped, r.Wiped, r.Head)
