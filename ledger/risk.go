@@ -258,19 +258,30 @@ func (f *finder) weigh(key string) bool {
 	if !ok {
 		return false
 	}
-	marks, below := f.marks(unpackLending(packedOf(row)))
-	if waits(row) || !below && farther(marksOf(row), marks) {
+	weighed, below := f.weighLegs(unpackLending(packedOf(row)))
+	if below && !waits(row) {
+		return true // its marks found it, and will again
+	}
+	if marks := f.marks(weighed); waits(row) || farther(marksOf(row), marks) {
 		f.book.remark(key, row, marks)
 	}
 	return below
 }
 
-// marks weighs an account and says where its marks belong.
-func (f *finder) marks(a Account) (marks []mark, below bool) {
+// outcome of a weighing, by which marks are set.
+type outcome uint8
+
+const (
+	noDebt    outcome = iota
+	everyTime         // it cannot be weighed
+	asLegs            // f.legs and f.at are its legs
+)
+
+// weighLegs weighs an account.
+func (f *finder) weighLegs(a Account) (o outcome, below bool) {
 	if !a.indebted() {
-		return nil, false
+		return noDebt, false
 	}
-	everyTime := []mark{{pair: alwaysPair}}
 	f.legs, f.at = f.legs[:0], f.at[:0]
 	for _, at := range a.Positions {
 		i := f.number(at.Pool)
@@ -287,14 +298,23 @@ func (f *finder) marks(a Account) (marks []mark, below bool) {
 	if err != nil {
 		return everyTime, false
 	}
-	below = !h.Healthy()
-	if h, ok := f.least(); ok {
-		marks = f.pairs(h)
+	return asLegs, !h.Healthy()
+}
+
+// marks says where the marks of the account that was just weighed belong.
+func (f *finder) marks(o outcome) (marks []mark) {
+	if o == noDebt {
+		return nil
+	}
+	if o == asLegs {
+		if h, ok := f.least(); ok {
+			marks = f.pairs(h)
+		}
 	}
 	if len(marks) == 0 || len(marks) > maxPairs {
-		marks = everyTime
+		marks = []mark{{pair: alwaysPair}}
 	}
-	return marks, below
+	return marks
 }
 
 // number is the number that pairs give a pool, or -1.
@@ -387,7 +407,8 @@ func (f *finder) mark() {
 	b := f.book
 	accounts, entries := newLoading(), make([]string, 0, b.risk.n)
 	for key, row := range b.rows.from("") {
-		marks, _ := f.marks(unpackLending(packedOf(row)))
+		weighed, _ := f.weighLegs(unpackLending(packedOf(row)))
+		marks := f.marks(weighed)
 		accounts.add(key, rowOf(marks, false, []byte(packedOf(row))))
 		for _, m := range marks {
 			entries = append(entries, riskKey(m, key))

@@ -122,6 +122,9 @@ func mulDiv(a, b, d Wide) (q, r Wide, err error) {
 	if d.IsZero() {
 		return Wide{}, Wide{}, ErrDivZero
 	}
+	if a.IsZero() || b.IsZero() { // as half of all balances
+		return Wide{}, Wide{}, nil
+	}
 	if (a.v[2] | a.v[3] | b.v[2] | b.v[3]) == 0 { // the product needs no 512 bits, as almost always
 		var p uint256.Int
 		q.v.DivMod(p.Mul(&a.v, &b.v), &d.v, &r.v)
