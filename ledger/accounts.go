@@ -51,6 +51,11 @@ func (b *book) copy() *book {
 type change struct {
 	Account
 	gone bool
+
+	key       string     // accountKey of its id
+	row       string     // what it differs from; empty: there is none
+	positions []Position // of row, as is unfinal
+	unfinal   []Unfinal
 }
 
 // shares is what all accounts hold in a pool.
@@ -146,11 +151,13 @@ func (t *Accounts) change(id AccountID, c change) {
 	var old []Position
 	was := false
 	if i >= 0 {
-		old, was = t.recent[i].Positions, !t.recent[i].gone
-	} else if t.book != nil {
-		var row string
-		if row, was = t.book.rows.get(accountKey(id)); was {
-			old = unpackLending(packedOf(row)).Positions
+		now := &t.recent[i]
+		old, was = now.Positions, !now.gone
+		c.key, c.row, c.positions, c.unfinal = now.key, now.row, now.positions, now.unfinal
+	} else if c.key = accountKey(id); t.book != nil {
+		if c.row, was = t.book.rows.get(c.key); was {
+			before := unpackLending(packedOf(c.row))
+			c.positions, c.unfinal, old = before.Positions, before.Unfinal, before.Positions
 		}
 	}
 	if !t.own {
@@ -221,7 +228,8 @@ func (t *Accounts) writable() *book {
 	return t.book
 }
 
-// fold packs what was touched into the book.
+// fold packs what was touched into the book. Nobody writes to the book while
+// something is touched (writable), so a row is what it was at the first touch.
 func (t *Accounts) fold() {
 	if len(t.recent) == 0 {
 		return
@@ -229,31 +237,32 @@ func (t *Accounts) fold() {
 	recent := t.recent
 	t.recent = nil
 	b := t.writable()
-	var buf []byte
-	for _, c := range recent {
-		key := accountKey(c.ID)
+	buf := make([]byte, 0, 512) // as most rows need
+	for i := range recent {
+		c := &recent[i]
 		if b.tree != nil && len(b.changed) < buckets {
-			b.changed = append(b.changed, bucketOf(key))
-		}
-		old, was := b.rows.get(key)
-		var marks []mark
-		waiting := false
-		if was {
-			marks, waiting = marksOf(old), waits(old)
+			b.changed = append(b.changed, bucketOf(c.key))
 		}
 		if c.gone {
-			for _, m := range marks {
-				b.risk.delete(riskKey(m, key))
+			if c.row != "" {
+				for _, m := range marksOf(c.row) {
+					b.risk.delete(riskKey(m, c.key))
+				}
+				b.rows.delete(c.key)
 			}
-			b.rows.delete(key)
 			continue
 		}
-		if !waiting && c.indebted() && !(was && improved(unpackLending(packedOf(old)), c.Account)) {
-			waiting = true
-			b.fresh = append(b.fresh, key)
+		head := unmarkedHead
+		if c.row != "" {
+			head = marksHead(c.row)
 		}
-		buf = packAccount(buf[:0], c.Account)
-		b.rows.set(key, rowOf(marks, waiting, buf))
+		buf = append(buf[:0], head...)
+		if !waits(head) && c.indebted() && !(c.row != "" && improved(Account{Positions: c.positions, Unfinal: c.unfinal}, c.Account)) {
+			buf[0] |= unmarked
+			b.fresh = append(b.fresh, c.key)
+		}
+		buf = packAccount(buf, c.Account)
+		b.rows.set(c.key, buf)
 	}
 }
 

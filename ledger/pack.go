@@ -229,7 +229,7 @@ func accountKey(id AccountID) string {
 	var b [1 + 16]byte
 	if len(id) == 32 {
 		for i := range 16 {
-			hi, lo := nibble(id[2*i]), nibble(id[2*i+1])
+			hi, lo := nibbles[id[2*i]], nibbles[id[2*i+1]]
 			if hi|lo > 15 {
 				return keyOfText + id
 			}
@@ -240,16 +240,16 @@ func accountKey(id AccountID) string {
 	return keyOfText + id
 }
 
-// nibble is the value of a lower-case hex digit, or 0xff.
-func nibble(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
+// nibbles are the values of lower-case hex digits, and 0xff.
+var nibbles = func() (n [256]byte) {
+	for i := range n {
+		n[i] = 0xff
 	}
-	return 0xff
-}
+	for i, c := range []byte("0123456789abcdef") {
+		n[c] = byte(i)
+	}
+	return n
+}()
 
 // isAccountKey reports whether key is what accountKey gives for some id.
 func isAccountKey(key string) bool {

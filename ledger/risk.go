@@ -98,6 +98,12 @@ func (m mark) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(b, m.pair), m.rank)
 }
 
+// marksHead is what comes before the packed account of a row.
+func marksHead(row string) string { return row[:len(row)-len(packedOf(row))] }
+
+// unmarkedHead is that of an account without a mark.
+const unmarkedHead = "\x00"
+
 // packedOf is the packed account of a row.
 func packedOf(row string) string { return row[1+markBytes*int(row[0]&^unmarked):] }
 
@@ -432,8 +438,8 @@ func (b *book) remark(key, row string, marks []mark) {
 	}
 	for _, m := range marks {
 		if !slices.Contains(old, m) {
-			b.risk.set(riskKey(m, key), "")
+			b.risk.set(riskKey(m, key), nil)
 		}
 	}
-	b.rows.set(key, rowOf(marks, false, []byte(packedOf(row))))
+	b.rows.set(key, []byte(rowOf(marks, false, []byte(packedOf(row)))))
 }

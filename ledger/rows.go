@@ -234,13 +234,13 @@ func (r *rows) get(key string) (string, bool) {
 	return v, ok
 }
 
-func (r *rows) set(key, value string) {
+func (r *rows) set(key string, value []byte) {
 	if len(key) > maxKeyBytes {
 		panic("rows: a key too long")
 	}
 	page := r.page(key)
 	start, end, old, found := seek(page, key)
-	if found && old == value {
+	if found && old == string(value) {
 		return
 	}
 	var length [binary.MaxVarintLen64]byte
@@ -251,7 +251,7 @@ func (r *rows) set(key, value string) {
 	b.WriteByte(byte(len(key)))
 	b.WriteString(key)
 	b.Write(length[:size])
-	b.WriteString(value)
+	b.Write(value)
 	b.WriteString(page[end:])
 	if !found {
 		r.n++

@@ -116,7 +116,7 @@ func TestRowsLikeAMap(t *testing.T) {
 			case "set":
 				for i := range count {
 					k := key(max(from+i*by, 0))
-					r.set(k, value)
+					r.set(k, []byte(value))
 					model[k] = value
 				}
 			case "delete":
@@ -181,8 +181,8 @@ func TestRowsFill(t *testing.T) {
 	}
 	ordered, random, loaded := newRows(), newRows(), newLoading()
 	for i := range 50_000 {
-		ordered.set(fmt.Sprintf("%05d", i), "twenty bytes of text")
-		random.set(scaleID(i), "twenty bytes of text")
+		ordered.set(fmt.Sprintf("%05d", i), []byte("twenty bytes of text"))
+		random.set(scaleID(i), []byte("twenty bytes of text"))
 		loaded.add(fmt.Sprintf("%05d", i), "twenty bytes of text")
 	}
 	read := loaded.done()

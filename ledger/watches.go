@@ -45,8 +45,8 @@ func (t *Watches) add(key, packed string) {
 		t.rows, t.log = t.rows.copy(), t.log.copy()
 	}
 	t.shared = false
-	t.rows.set(key, packed)
-	t.log.set(string(binary.BigEndian.AppendUint32(nil, uint32(t.n))), key)
+	t.rows.set(key, []byte(packed))
+	t.log.set(string(binary.BigEndian.AppendUint32(nil, uint32(t.n))), []byte(key))
 	t.n++
 	h := sha256.New()
 	h.Write(t.head[:])
