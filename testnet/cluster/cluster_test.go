@@ -262,6 +262,9 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 	address := at(2, "deposit-address", "btc", "--with", "p2tr")["address"].(string)
 	at(0, "testnet", "faucet", "BTC", address, "0.5", "--dir", dir)
 	at(0, "testnet", "mine", "6", "--dir", dir)
+	// Her other wallet lends ETH, which she borrows as well.
+	at(1, "account", "open", "--with", "eth")
+	at(0, "testnet", "faucet", "ETH", at(2, "deposit-address", "eth", "--with", "eth")["address"].(string), "1", "--dir", dir)
 
 	c, err := client.New(apis[3], nil)
 	if err != nil {
@@ -281,6 +284,20 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 	}
 	to := "0x71C7656EC7ab88b098defB751B7401B5f6d8976F"
 	at(2, "borrow", "100", "usdt.eth", "--to", to, "--with", "p2tr", "--yes")
+	lender := at(3, "account", "--with", "eth")["id"].(string)
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		a, err := c.Account(ctx, lender)
+		if err == nil && slices.ContainsFunc(a.Health.Positions, func(p client.Position) bool { return p.Pool == "eth" && p.Supplied == "1000000000000000000" }) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("1 ETH not credited in 60 s: %v %+v", err, a)
+		}
+	}
+	inETH := []map[string]any{ // paid out of what the sweep brings, meanwhile
+		at(2, "borrow", "0.01", "eth", "--to", to, "--with", "p2tr", "--yes"),
+		at(1, "withdraw", "0.4", "eth", "--to", to, "--with", "eth", "--yes"),
+	}
 	for _, show := range []string{"position", "markets", "status"} {
 		args := []string{show}
 		if show == "position" {
@@ -334,6 +351,12 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 	repaid, _ := strconv.ParseInt(done.Repaid, 10, 64)
 	if _, after := owed(id, "usdt.eth"); repaid < 7_500_000_000 || after > before-repaid+1_000_000 {
 		t.Errorf("she owed %d, owes %d, after a liquidation of %s", before, after, done.Repaid)
+	}
+	for i, gross := range []string{"10000000000000000", "400000000000000000"} {
+		o, err := c.WaitOutflow(ctx, uint64(inETH[i]["outflow"].(float64)), time.Second, client.Settled)
+		if err != nil || o.State != "PAID" || o.Asset != "eth" || o.Gross != gross || o.TxID == "" {
+			t.Errorf("payout of %s wei: %+v %v", gross, o, err)
+		}
 	}
 	if has, _ := owed(fund.Account, "btc"); has == 0 || strconv.FormatInt(has, 10) != done.Gained {
 		t.Errorf("the bot's account supplies %d sats, gained %s", has, done.Gained)

@@ -3,6 +3,9 @@
 // log, chains, sessions and clients that are simulated, with everything going
 // wrong that a seed says.
 //
+// Clients have BTC, ETH and a token; strangers and operators send to the vaults; members
+// vote about payouts, about what they may book and about what a HOLD came to.
+//
 // It promises that a run is its seed: the same seed gives the same log, so a
 // failure is a seed and a step. An auditor that reads the chains, and keeps
 // books of its own, judges after every command and every block; a replica that

@@ -214,8 +214,11 @@ func (m *member) coinProposal() ledger.Proposal {
 	p.Act.Asset = []string{"eth", "usdt.eth"}[s.rng.IntN(2)]
 	row, _ := m.state.Solvency.Get(p.Act.Asset)
 	p.Act.Amount = must(fixed.MulDivFloor(row.Unattributed, fixed.New(uint64(s.between(1, 110))), fixed.New(100)))
-	if p.Act.Amount.IsZero() {
-		p.Act.Amount = fixed.New(1)
+	if p.Act.Amount.IsZero() || s.chance(25) { // before it has arrived, if ever
+		p.Act.Amount = fixed.New(uint64(s.between(1, ether)))
+		if p.Act.Asset != "eth" {
+			p.Act.Amount = fixed.New(uint64(s.between(1, 100*minUSDT)))
+		}
 	}
 	if p.Act.Asset == "eth" && s.chance(60) {
 		hot, _ := m.state.Vault(ledger.Ethereum, address.RoleHot)
