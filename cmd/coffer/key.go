@@ -16,8 +16,9 @@ var errKeyAudit = errors.New("a KeyShare is missing or unsound")
 func newKeyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "key", Short: "The KeyShares of your node",
-		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: "  coffer key list --dir ./n1\n  coffer key audit --dir ./n1",
+		Args:    args(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	list := controlCmd(&cobra.Command{
 		Use: "list", Short: "List the KeyShares of your running node: key, epoch, state, holders",
