@@ -16,7 +16,6 @@ import (
 	"github.com/coffer-network/coffer/node/api"
 	"github.com/coffer-network/coffer/node/p2p"
 	"github.com/coffer-network/coffer/tss"
-	"github.com/coffer-network/coffer/tss/keystore"
 )
 
 // Version of this release.
@@ -121,11 +120,6 @@ func (n *Node) Status() api.NodeStatus {
 	n.alarms(&st, s)
 	if pp, err := n.keys.PreParams(); err == nil {
 		st.PreParams = pp
-	}
-	if states, err := n.keys.ShareStates(); err == nil {
-		for _, id := range sharesOf(states, func(_ keystore.ShareID, s keystore.ShareState) bool { return s != keystore.Wiped }) {
-			st.Shares = append(st.Shares, api.KeyShare{Generation: generation(id), State: states[id].String()})
-		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -39,7 +39,7 @@ func (n *Node) KeyShares(ctx context.Context, audit bool) (client.KeyShares, err
 // expects of this member and is not there.
 func listKeyShares(v *ledger.State, self ledger.MemberID, infos []keystore.ShareInfo, name func(ledger.MemberID) string) client.KeyShares {
 	out := client.KeyShares{Shares: []client.KeyShare{}, Missing: []string{}}
-	active := map[keystore.ShareID]bool{}
+	signs := map[keystore.ShareID]bool{} // a rollback puts retired ones in force again
 	for _, x := range infos {
 		row := client.KeyShare{
 			Key: x.ID.Key, Epoch: x.ID.Epoch, Try: x.ID.Try, State: x.State.String(), Curve: x.Curve, Needed: x.M, Holders: []string{},
@@ -52,7 +52,7 @@ func listKeyShares(v *ledger.State, self ledger.MemberID, infos []keystore.Share
 		case x.Err != nil:
 			row.Audit = "cannot be read: " + x.Err.Error()
 		default:
-			active[x.ID] = x.State == keystore.Active
+			signs[x.ID] = x.State == keystore.Active || x.State == keystore.Retired
 			row.PublicKey, row.Transcript = hex.EncodeToString(x.Pub), hex.EncodeToString(x.Transcript[:])
 			if x.State != keystore.Active {
 				row.Kept = v.WhyKeep(generation(x.ID))
@@ -64,7 +64,7 @@ func listKeyShares(v *ledger.State, self ledger.MemberID, infos []keystore.Share
 		return out
 	}
 	for _, k := range v.Keys.All() {
-		if id := (keystore.ShareID{Key: k.ID, Epoch: k.Epoch, Try: k.Try}); len(k.Pub) > 0 && !active[id] {
+		if id := (keystore.ShareID{Key: k.ID, Epoch: k.Epoch, Try: k.Try}); len(k.Pub) > 0 && !signs[id] {
 			out.Missing = append(out.Missing, id.String())
 		}
 	}

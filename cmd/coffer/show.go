@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -300,11 +299,6 @@ func statusRows(p *printer, st *client.Status) {
 		}
 	}
 	p.row("this node", fmt.Sprintf("%d sessions under way, %d pre-parameter sets, key shares of %s", st.Local.Sessions, st.Local.PreParams, orDash(strings.Join(st.Local.Keys, ", "))))
-	for _, s := range st.Local.Shares {
-		if s.State != "active" {
-			p.row(s.State+" share", fmt.Sprintf("%s of epoch %d, try %d: %s", s.Key, s.Epoch, s.Try, cmp.Or(s.Why, "nothing needs it, wiped under the next certificate")))
-		}
-	}
 	if st.DrillDue != nil {
 		p.row("last drill", lastDrill(st))
 	}

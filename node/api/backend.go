@@ -87,21 +87,12 @@ type NodeStatus struct {
 	PreParams int
 	// Keys are the key ids for which this node holds an active KeyShare.
 	Keys []string
-	// Shares are the KeyShares in its keystore that are not wiped, sorted by key,
-	// epoch and try.
-	Shares []KeyShare
 	// Halted says why this node itself signs nothing; empty: it does.
 	Halted string
 	Chains []ChainStatus
 	// Operator is shown on the operators' listener only: peers, disk, clock,
 	// configuration without secrets, chain endpoints.
 	Operator map[string]any
-}
-
-// KeyShare says of one generation of a key that it lies in the node's keystore.
-type KeyShare struct {
-	Generation ledger.Generation
-	State      string // "staged", "active" or "retired", as spec signing §11 has them
 }
 
 // ChainStatus is one chain as this node follows it.

@@ -156,7 +156,7 @@ func (s *server) statusOf(v view) client.Status {
 		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
 		OpenSince: map[string]time.Time{}, Caps: v.capsLeft(), Custody: v.custody(), BorrowOff: v.BorrowOff,
 		Seats: v.seating(), Changes: v.pendingChanges(), Next: v.nextEpoch(), Dropped: v.droppedEpoch(),
-		Local: client.LocalStatus{Sessions: len(s.b.Sessions()), Started: st.Started.UTC(), Keys: list(st.Keys), Shares: v.shares(st.Shares), PreParams: st.PreParams, Halted: st.Halted},
+		Local: client.LocalStatus{Sessions: len(s.b.Sessions()), Started: st.Started.UTC(), Keys: list(st.Keys), PreParams: st.PreParams, Halted: st.Halted},
 	}
 	if since, ok := v.Drilled(); since != 0 {
 		out.DrillDue = atOrNil(since + drillEvery)
@@ -196,15 +196,6 @@ func (s *server) statusOf(v view) client.Status {
 		}
 	}
 	out.Oldest = atOrNil(oldest)
-	return out
-}
-
-func (v view) shares(held []KeyShare) []client.Share {
-	out := []client.Share{}
-	for _, k := range held {
-		g := k.Generation
-		out = append(out, client.Share{Key: g.Key, Epoch: g.Epoch, Try: g.Try, State: k.State, Why: v.WhyKeep(g)})
-	}
 	return out
 }
 

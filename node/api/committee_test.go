@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/coffer-network/coffer/ledger"
-	"github.com/coffer-network/coffer/node/api"
 	"github.com/coffer-network/coffer/node/api/apitest"
 	"github.com/coffer-network/coffer/node/api/client"
 )
@@ -44,17 +43,6 @@ func TestStatusOfAChangeOfTheCommittee(t *testing.T) {
 	}
 	if st := status(); st.Next != nil || len(st.Changes) != 0 || st.Dropped != nil || len(st.Seats) != 4 || st.Seats[0].State != "active" {
 		t.Fatalf("a quiet committee: next %+v, changes %+v, dropped %+v, seats %+v", st.Next, st.Changes, st.Dropped, st.Seats)
-	}
-
-	k, _ := c.View().Keys.Get(ledger.KeyECDSA1)
-	c.Change(func(st *api.NodeStatus) {
-		for i, state := range []string{"active", "staged"} {
-			g := ledger.Generation{Key: k.ID, Epoch: k.Epoch, Try: k.Try + uint64(i)}
-			st.Shares = append(st.Shares, api.KeyShare{Generation: g, State: state})
-		}
-	})
-	if s := status().Local.Shares; len(s) != 2 || s[0].State != "active" || s[0].Why != "epoch 1 signs with it" || s[1].State != "staged" || s[1].Why != "" {
-		t.Errorf("key shares: %+v", s)
 	}
 
 	row := c.View().Epoch().Row()

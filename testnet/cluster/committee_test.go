@@ -120,6 +120,19 @@ func (c *change) stay(i int) {
 	}
 }
 
+// held is what coffer key list says that a node holds and has not wiped; an error if
+// it misses any.
+func (c *change) held(i int) ([]client.KeyShare, error) {
+	k, err := client.NewControl(c.home(i+1)).KeyShares(c.ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(k.Missing) > 0 {
+		err = fmt.Errorf("missing: %v", k.Missing)
+	}
+	return slices.DeleteFunc(k.Shares, func(s client.KeyShare) bool { return s.State == "wiped" }), err
+}
+
 // inForce waits until nodes are in an epoch and sign with key shares that were made
 // for one.
 func (c *change) inForce(epoch, shares uint64, nodes ...int) {
@@ -127,8 +140,11 @@ func (c *change) inForce(epoch, shares uint64, nodes ...int) {
 	c.until(5*time.Minute, fmt.Sprintf("epoch %d in force with key shares of epoch %d", epoch, shares), func() bool {
 		return !slices.ContainsFunc(nodes, func(i int) bool {
 			st := c.status(i)
-			signs := slices.DeleteFunc(slices.Clone(st.Local.Shares), func(s client.Share) bool { return !strings.HasSuffix(s.Why, "signs with it") })
-			return st.Epoch != epoch || len(signs) != 2 || signs[0].Epoch != shares || signs[1].Epoch != shares || st.Local.Halted != ""
+			held, err := c.held(i)
+			signs := slices.DeleteFunc(held, func(s client.KeyShare) bool {
+				return s.State != "active" && !strings.HasSuffix(s.Kept, "signs with it")
+			})
+			return st.Epoch != epoch || err != nil || len(signs) != 2 || signs[0].Epoch != shares || signs[1].Epoch != shares || st.Local.Halted != ""
 		})
 	})
 	c.step(fmt.Sprintf("epoch %d is in force", epoch))
@@ -207,8 +223,8 @@ func TestCommitteeChanges(t *testing.T) {
 
 	// Who left has followed the log, over another epoch too, until it wiped what it held.
 	c.until(4*time.Minute, "node-2 holds no key shares", func() bool {
-		st := c.status(1)
-		return st.Name != "" && len(st.Local.Shares) == 0
+		held, err := c.held(1)
+		return err == nil && len(held) == 0
 	})
 	step("node-2 has wiped its key shares")
 }
@@ -230,9 +246,9 @@ func TestCommitteeTurnsOnItself(t *testing.T) {
 	c.vote([]int{4, 3, 2}, "rollback", "--text", "for the test's sake")
 	c.inForce(3, 1, all...)
 	for _, i := range all {
-		held := c.status(i).Local.Shares
-		if len(held) != 4 || slices.ContainsFunc(held, func(s client.Share) bool { return s.Why == "" }) {
-			t.Errorf("node-%d soon after a rollback: %+v", i+1, held)
+		held, err := c.held(i)
+		if err != nil || len(held) != 4 || slices.ContainsFunc(held, func(s client.KeyShare) bool { return s.State != "active" && s.Kept == "" }) {
+			t.Errorf("node-%d soon after a rollback: %+v, %v", i+1, held, err)
 		}
 	}
 	c.pays(2)
@@ -268,8 +284,8 @@ func TestCommitteeTurnsOnItself(t *testing.T) {
 
 	c.until(4*time.Minute, "the newest key shares alone are left", func() bool {
 		return !slices.ContainsFunc(rest, func(i int) bool {
-			held := c.status(i).Local.Shares
-			return len(held) != 2 || slices.ContainsFunc(held, func(s client.Share) bool { return s.Epoch != 4 || s.State != "active" })
+			held, err := c.held(i)
+			return err != nil || len(held) != 2 || slices.ContainsFunc(held, func(s client.KeyShare) bool { return s.Epoch != 4 || s.State != "active" })
 		})
 	})
 	c.step("old key shares are wiped")

@@ -847,19 +847,8 @@ type LocalStatus struct {
 	Sessions  int       `json:"sessions" doc:"signing sessions under way that it takes part in"`
 	Started   time.Time `json:"started"`
 	Keys      []string  `json:"keys" doc:"ids of master keys it holds a KeyShare of"`
-	Shares    []Share   `json:"shares" doc:"KeyShares in its keystore that are not wiped"`
 	PreParams int       `json:"preParams"`
 	Halted    string    `json:"halted,omitempty"`
-}
-
-// Share names a KeyShare that lies in the node's keystore: the session that made it,
-// and why it must stay there.
-type Share struct {
-	Key   string `json:"key"`
-	Epoch uint64 `json:"epoch" doc:"epoch number it was made for"`
-	Try   uint64 `json:"try"`
-	State string `json:"state" enum:"staged,active,retired" doc:"staged: its epoch did not come into force yet; retired: another one did"`
-	Why   string `json:"why,omitempty" doc:"why it is kept; none: it is wiped under the next certificate"`
 }
 
 // NodeDetail is Status with what only operators see.
