@@ -12,10 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/bnb-chain/tss-lib/v2/ecdsa/keygen"
+	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/p2p"
 	"github.com/coffer-network/coffer/tss"
 	"github.com/coffer-network/coffer/tss/keystore"
@@ -39,6 +41,10 @@ type SignFigures struct {
 	ChildCPURatio  float64 `json:"child_cpu_ratio"` // child processes ÷ the node's own process, starting them included
 	ChildWallRatio float64 `json:"child_wall_ratio"`
 	PreParamsRatio float64 `json:"preparams_ratio"` // ours ÷ library, CPU per set; 0: not compared
+
+	// What a member of the first turn that dies adds to a signature, seconds. Empty: nobody is left for another turn.
+	MuteAdds   []float64 `json:"mute_adds_seconds"`   // connected, and joins no session
+	KilledAdds []float64 `json:"killed_adds_seconds"` // gone with its connections in mid-session
 
 	N      int `json:"n"`
 	M      int `json:"m"`
@@ -67,44 +73,93 @@ func (b SignBench) Run(ctx context.Context) (f SignFigures, err error) {
 	if err != nil {
 		return f, err
 	}
-	c, err := newBenchCluster(b.N, b.M, sets, false)
+	c, err := newBenchCluster(b.N, b.M, sets, false, patient)
 	if err != nil {
 		return f, err
 	}
 	defer c.close()
-	alone, err := newBenchCluster(b.N, b.M, sets, true)
+	alone, err := newBenchCluster(b.N, b.M, sets, true, patient)
 	if err != nil {
 		return f, err
 	}
 	defer alone.close()
+	if err := b.compare(ctx, c, alone, &f); err != nil {
+		return f, err
+	}
+	f.CPURatio, f.WallRatio = sum(f.ClusterCPU)/sum(f.LibraryCPU), sum(f.ClusterWall)/sum(f.LibraryWall)
+	f.ChildCPURatio, f.ChildWallRatio = sum(f.ClusterCPU)/sum(f.InProcessCPU), sum(f.ClusterWall)/sum(f.InProcessWall)
+	if b.N > b.M {
+		if err := b.dead(ctx, sets, &f); err != nil {
+			return f, err
+		}
+	}
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err == nil {
+		f.MaxRSSMiB = float64(u.Maxrss) / 1024
+	}
+	return f, nil
+}
+
+// compare makes signatures of all three kinds in turn.
+func (b SignBench) compare(ctx context.Context, c, alone *benchCluster, f *SignFigures) (err error) {
 	task := b.Progress.Begin("signatures, cluster and library in turn", Size{Total: int64(3 * b.Rounds)})
 	defer func() { task.End(err) }()
 	for i := range b.Rounds {
 		digest := sha256.Sum256([]byte{byte(i), byte(i >> 8)})
 		cpu, wall, err := spend(func() error { return c.sign(ctx, i, digest) })
 		if err != nil {
-			return f, fmt.Errorf("cluster signature: %w", err)
+			return fmt.Errorf("cluster signature: %w", err)
 		}
 		f.ClusterCPU, f.ClusterWall = append(f.ClusterCPU, cpu), append(f.ClusterWall, wall)
 		task.Add(1)
 		if cpu, wall, err = spend(func() error { return alone.sign(ctx, i, digest) }); err != nil {
-			return f, fmt.Errorf("cluster signature in one process: %w", err)
+			return fmt.Errorf("cluster signature in one process: %w", err)
 		}
 		f.InProcessCPU, f.InProcessWall = append(f.InProcessCPU, cpu), append(f.InProcessWall, wall)
 		task.Add(1)
 		if cpu, wall, err = spend(func() error { return tss.RawSign(ctx, c.cluster, c.shares[:b.M], digest[:]) }); err != nil {
-			return f, fmt.Errorf("library signature: %w", err)
+			return fmt.Errorf("library signature: %w", err)
 		}
 		f.LibraryCPU, f.LibraryWall = append(f.LibraryCPU, cpu), append(f.LibraryWall, wall)
 		task.Add(1)
 	}
-	f.CPURatio, f.WallRatio = sum(f.ClusterCPU)/sum(f.LibraryCPU), sum(f.ClusterWall)/sum(f.LibraryWall)
-	f.ChildCPURatio, f.ChildWallRatio = sum(f.ClusterCPU)/sum(f.InProcessCPU), sum(f.ClusterWall)/sum(f.InProcessWall)
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err == nil {
-		f.MaxRSSMiB = float64(u.Maxrss) / 1024
+	return nil
+}
+
+// dead measures what a dead member adds: the turns that fail by it and the one that does not, less a signature. In the
+// first case the others wait for it as long as a node does; in the second their transports tell.
+func (b SignBench) dead(ctx context.Context, sets []*keygen.LocalPreParams, f *SignFigures) (err error) {
+	task := b.Progress.Begin("signatures with a member that dies", Size{Total: int64(2 * b.Rounds)})
+	defer func() { task.End(err) }()
+	normal := sum(f.ClusterWall) / float64(len(f.ClusterWall))
+	for range b.Rounds {
+		if err := b.deadOnce(ctx, sets, normal, f, task); err != nil {
+			return err
+		}
 	}
-	return f, nil
+	return nil
+}
+
+// deadOnce has a cluster of its own: one member does not survive it.
+func (b SignBench) deadOnce(ctx context.Context, sets []*keygen.LocalPreParams, normal float64, f *SignFigures, task Task) error {
+	c, err := newBenchCluster(b.N, b.M, sets, false, 0)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	_, wall, err := spend(func() error { return c.signWithout(ctx, 0, nil) })
+	if err != nil {
+		return fmt.Errorf("signature with a member that joins nothing: %w", err)
+	}
+	f.MuteAdds = append(f.MuteAdds, wall-normal)
+	task.Add(1)
+	half := time.Duration(normal / 2 * float64(time.Second))
+	if _, wall, err = spend(func() error { return c.signWithout(ctx, 1, func() { time.Sleep(half) }) }); err != nil {
+		return fmt.Errorf("signature with a member that is killed: %w", err)
+	}
+	f.KilledAdds = append(f.KilledAdds, wall-normal)
+	task.Add(1)
+	return nil
 }
 
 // preParams makes the sets that the members' key needs, the library's in turn with them.
@@ -173,6 +228,9 @@ type benchCluster struct {
 	stores  []*keystore.Keystore
 }
 
+// patient: where nobody dies, a slow machine fails no measurement. 0 is a node's own wait.
+const patient = 10 * time.Second
+
 var benchKey = tss.KeyID{ID: "bench", Curve: tss.Secp256k1}
 
 type benchTransport struct{ h *p2p.Host }
@@ -181,7 +239,7 @@ func (t benchTransport) Send(ctx context.Context, to tss.PartyID, frame []byte) 
 	return t.h.Send(ctx, p2p.ID(to), frame)
 }
 
-func newBenchCluster(n, m int, sets []*keygen.LocalPreParams, inProcess bool) (_ *benchCluster, err error) {
+func newBenchCluster(n, m int, sets []*keygen.LocalPreParams, inProcess bool, joinWait time.Duration) (_ *benchCluster, err error) {
 	c := &benchCluster{m: m, cluster: sha256.Sum256([]byte("coffer bench"))}
 	defer func() {
 		if err != nil {
@@ -223,12 +281,13 @@ func newBenchCluster(n, m int, sets []*keygen.LocalPreParams, inProcess bool) (_
 			return c, err
 		}
 		c.hosts = append(c.hosts, h)
-		s, err := tss.New(tss.Config{Identity: key, Cluster: c.cluster, Keystore: ks, Transport: benchTransport{h}, JoinWait: 10 * time.Second, InProcess: inProcess})
+		s, err := tss.New(tss.Config{Identity: key, Cluster: c.cluster, Keystore: ks, Transport: benchTransport{h}, JoinWait: joinWait, InProcess: inProcess})
 		if err != nil {
 			return c, err
 		}
 		c.signers = append(c.signers, s)
 		h.Handle(func(from p2p.ID, frame []byte) { _ = s.Receive(tss.PartyID(from), frame) }) // a refused frame shows as a session that fails
+		h.OnDisconnect(func(from p2p.ID) { s.Disconnected(tss.PartyID(from)) })
 		peers = append(peers, p2p.Peer{ID: p2p.ID(c.parties[i]), Addr: h.Addr(), Role: p2p.Member})
 	}
 	for _, h := range c.hosts {
@@ -258,18 +317,53 @@ func (c *benchCluster) connect() error {
 	}
 }
 
-// sign makes one signature by the first m members under a derived key, as for a payout.
-func (c *benchCluster) sign(ctx context.Context, round int, digest [32]byte) error {
+// request is for one signature under a derived key, as for a payout.
+func (c *benchCluster) request(round int, turn uint16, digest [32]byte, parties []tss.PartyID) tss.Request {
 	r := tss.Request{
-		Cluster: c.cluster, Kind: tss.Sign, Key: benchKey, Epoch: 1, Try: 1, Batch: uint64(round + 1),
-		Parties: c.parties[:c.m], Digest: digest[:], Tweak: sha256.Sum256([]byte("bench tweak")),
+		Cluster: c.cluster, Kind: tss.Sign, Key: benchKey, Epoch: 1, Try: 1, Batch: uint64(round + 1), Turn: turn,
+		Parties: parties, Digest: digest[:], Tweak: sha256.Sum256([]byte("bench tweak")),
 	}
 	r.Session = tss.SessionName(r)
+	return r
+}
+
+// sign makes one signature by the first m members.
+func (c *benchCluster) sign(ctx context.Context, round int, digest [32]byte) error {
+	r := c.request(round, 0, digest, c.parties[:c.m])
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range c.signers[:c.m] {
 		g.Go(func() error { _, err := s.Sign(ctx, r); return err })
 	}
 	return g.Wait()
+}
+
+// signWithout makes one signature whose first turn fails by its m-th member: it never joins, or joins and is gone
+// with its connections when lives returns; after the last round that harms nobody. The turns after it are with the
+// member behind it, as at nodes; each begins when all have seen the one before fail, which nodes do not wait for.
+func (c *benchCluster) signWithout(ctx context.Context, round int, lives func()) error {
+	last := c.m - 1
+	committee := c.parties[:c.m]
+	for turn := range uint16(ledger.TurnLimit) {
+		r := c.request(round, turn, sha256.Sum256([]byte{byte(round), 'd'}), committee)
+		var g errgroup.Group
+		for i, s := range c.signers {
+			if slices.Contains(committee, c.parties[i]) && (turn > 0 || i != last) {
+				g.Go(func() error { _, err := s.Sign(ctx, r); return err })
+			}
+		}
+		if turn == 0 && lives != nil {
+			go c.signers[last].Sign(ctx, r) // ends with its Signer
+			lives()
+			c.hosts[last].Close()
+			c.signers[last].Close()
+		}
+		var b *tss.Blame
+		if err := g.Wait(); !errors.As(err, &b) {
+			return err
+		}
+		committee = append(slices.Clone(c.parties[:last]), c.parties[c.m])
+	}
+	return fmt.Errorf("%d turns failed", ledger.TurnLimit)
 }
 
 func (c *benchCluster) close() {
