@@ -118,11 +118,16 @@ func (f *fence) handle(rpc raft.RPC) {
 		if err == nil {
 			break
 		}
-		if upTo > 0 {
-			// The entries before the bad one may bring what makes it good, a
-			// member's admission for instance.
-			good := *cmd
-			good.Entries = cmd.Entries[:upTo]
+		// The entries before the bad one may bring what makes it good, a member's
+		// admission for instance. Where there are none, that they are committed may be
+		// what this node has not heard: the leader tells it with the next entries, and
+		// these are the bad one, as often as it is sent.
+		good := *cmd
+		good.Entries = cmd.Entries[:upTo]
+		// raft commits as far as its log goes. What lies behind these may be another leader's.
+		good.LeaderCommitIndex = min(cmd.LeaderCommitIndex, cmd.PrevLogEntry+uint64(upTo))
+		judged := errors.Is(err, errConfiguration) || errors.Is(err, errVoters)
+		if upTo > 0 || judged && good.LeaderCommitIndex > f.c.raft.CommitIndex() {
 			answer := make(chan raft.RPCResponse, 1)
 			if f.pass(raft.RPC{Command: &good, RespChan: answer}) {
 				select {
@@ -131,7 +136,7 @@ func (f *fence) handle(rpc raft.RPC) {
 				}
 			}
 		}
-		if last, ok := f.missesPrevious(cmd); ok && (errors.Is(err, errConfiguration) || errors.Is(err, errVoters)) {
+		if last, ok := f.missesPrevious(cmd); ok && judged {
 			// The leader begins too late: told so, as raft would, it sends the entries
 			// that come before and may say why. An error would have it try the same again.
 			rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},

@@ -274,6 +274,63 @@ func TestFence_ReplacedConfiguration(t *testing.T) {
 	})
 }
 
+// The leader proposes so soon after a command that what tells a follower that the
+// command is committed is the entry itself, which it refuses until it has applied
+// the command. It hears the one and refuses the other. What lies in its log behind
+// the command, another leader's perhaps, is not committed by that.
+//
+// Seen failing with nothing passed where no entry comes before ("it stays refused")
+// and with the leader's commit passed as it came ("another leader's entry is applied").
+func TestFence_CommitBesideARefusedEntry(t *testing.T) {
+	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		c.submit(c.leader(), "x")
+		c.agree(c.leader().Height(), c.members...)
+		f := c.follower()
+		c.cut(f, true)
+		last, err := f.log.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(c.leader(c.others(f)...).id)), Addr: []byte("leader")}
+		send := func(term, after, commit uint64, entries ...*raft.Log) error {
+			t.Helper()
+			var prev raft.Log
+			if err := f.log.GetLog(after, &prev); err != nil {
+				t.Fatal(err)
+			}
+			for i, e := range entries {
+				e.Index, e.Term = after+1+uint64(i), term
+			}
+			return f.rpc(&raft.AppendEntriesRequest{
+				RPCHeader: header, Term: term, PrevLogEntry: after, PrevLogTerm: prev.Term, LeaderCommitIndex: commit, Entries: entries,
+			})
+		}
+		command := func(tx string) *raft.Log {
+			return &raft.Log{Type: raft.LogCommand, Data: ledger.Marshal([][]byte{[]byte(tx)})}
+		}
+		term, height := f.term()+1, f.Height()
+		if err := send(term, last, 0, command("admit 4"), command("another leader's")); err != nil {
+			t.Fatal(err)
+		}
+		next := f.raft.GetConfiguration().Configuration()
+		next.Servers = append(next.Servers, raft.Server{ID: serverID(keyed("4")), Address: raft.ServerAddress(address(keyed("4"))), Suffrage: raft.Nonvoter})
+		add := func() error {
+			return send(term+1, last+1, last+2, &raft.Log{Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(next)})
+		}
+		if err := add(); !errors.Is(err, errConfiguration) {
+			t.Fatalf("before the admission is applied: %v", err)
+		}
+		time.Sleep(time.Second)
+		if got := f.Height(); got > height+1 {
+			t.Fatalf("another leader's entry is applied: height %d, want %d", got, height+1)
+		}
+		if err := add(); err != nil {
+			t.Errorf("it stays refused: %v", err)
+		}
+	})
+}
+
 // A newcomer knows the genesis alone, and gets a snapshot whose configuration names
 // it and, after a flip, members it never heard of. The state that comes with it says
 // who they are; who was none there does not vote.
