@@ -114,6 +114,8 @@ func (f *fence) handle(rpc raft.RPC) {
 			return
 		}
 	case *raft.AppendEntriesRequest:
+		cmd = f.skipHeld(cmd)
+		rpc.Command = cmd
 		upTo, err := f.inspect(cmd)
 		if err == nil {
 			break
@@ -228,6 +230,28 @@ func (f *fence) inspect(cmd *raft.AppendEntriesRequest) (upTo int, err error) {
 		}
 	}
 	return len(cmd.Entries), nil
+}
+
+// skipHeld leaves out the first entries that this node's log holds, where the one
+// before them is compacted: raft compares with that one alone. It would refuse for
+// ever what a leader sends again after a refusal, had the entries before the refused
+// one come right behind a snapshot. That indexes and terms are the same says
+// that what lies before is, as everywhere in raft.
+func (f *fence) skipHeld(cmd *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
+	last, err := f.logs.LastIndex()
+	var own raft.Log
+	if err != nil || cmd.PrevLogEntry == 0 || cmd.PrevLogEntry >= last || !errors.Is(f.logs.GetLog(cmd.PrevLogEntry, &own), raft.ErrLogNotFound) {
+		return cmd
+	}
+	out := *cmd
+	for len(out.Entries) > 0 {
+		e := out.Entries[0]
+		if e == nil || e.Index != out.PrevLogEntry+1 || f.logs.GetLog(e.Index, &own) != nil || own.Term != e.Term {
+			break
+		}
+		out.PrevLogEntry, out.PrevLogTerm, out.Entries = e.Index, e.Term, out.Entries[1:]
+	}
+	return &out
 }
 
 // missesPrevious reports whether the entry before those of a request is not in this

@@ -331,6 +331,51 @@ func TestFence_CommitBesideARefusedEntry(t *testing.T) {
 	})
 }
 
+// What came right behind a snapshot comes again after a refusal, with entries that
+// are new: the one before them all is compacted.
+//
+// Seen failing without skipHeld ("the log ends at").
+func TestFence_SentAgainBehindASnapshot(t *testing.T) {
+	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		for i := range 6 {
+			c.submit(c.leader(), fmt.Sprint("x ", i))
+		}
+		c.agree(c.leader().Height(), c.members...)
+		f := c.follower()
+		c.cut(f, true)
+		last, err := f.log.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var held []*raft.Log
+		for i := last - 2; i <= last; i++ {
+			var l raft.Log
+			if err := f.log.GetLog(i, &l); err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, &l)
+		}
+		first, _ := f.log.FirstIndex()
+		if err := f.log.DeleteRange(first, last-3); err != nil { // as after a snapshot up to there
+			t.Fatal(err)
+		}
+		term, height := f.term()+1, f.Height()
+		cmd := &raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(c.leader(c.others(f)...).id)), Addr: []byte("leader")},
+			Term:      term, PrevLogEntry: last - 3, PrevLogTerm: held[0].Term, LeaderCommitIndex: last + 1,
+			Entries: append(held, &raft.Log{Index: last + 1, Term: term, Type: raft.LogCommand, Data: ledger.Marshal([][]byte{[]byte("new")})}),
+		}
+		if err := f.rpc(cmd); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got, _ := f.log.LastIndex(); got != last+1 || f.Height() != height+1 || f.Err() != nil {
+			t.Errorf("the log ends at %d, want %d; height %d, want %d; %v", got, last+1, f.Height(), height+1, f.Err())
+		}
+	})
+}
+
 // A newcomer knows the genesis alone, and gets a snapshot whose configuration names
 // it and, after a flip, members it never heard of. The state that comes with it says
 // who they are; who was none there does not vote.
