@@ -115,7 +115,7 @@ func (f *fence) handle(rpc raft.RPC) {
 		}
 	case *raft.AppendEntriesRequest:
 		cmd = f.skipHeld(cmd)
-		rpc.Command = cmd
+		rpc.Command = first(cmd, len(cmd.Entries))
 		upTo, err := f.inspect(cmd)
 		if err == nil {
 			break
@@ -124,14 +124,11 @@ func (f *fence) handle(rpc raft.RPC) {
 		// admission for instance. Where there are none, that they are committed may be
 		// what this node has not heard: the leader tells it with the next entries, and
 		// these are the bad one, as often as it is sent.
-		good := *cmd
-		good.Entries = cmd.Entries[:upTo]
-		// raft commits as far as its log goes. What lies behind these may be another leader's.
-		good.LeaderCommitIndex = min(cmd.LeaderCommitIndex, cmd.PrevLogEntry+uint64(upTo))
+		good := first(cmd, upTo)
 		judged := errors.Is(err, errConfiguration) || errors.Is(err, errVoters)
 		if upTo > 0 || judged && good.LeaderCommitIndex > f.c.raft.CommitIndex() {
 			answer := make(chan raft.RPCResponse, 1)
-			if f.pass(raft.RPC{Command: &good, RespChan: answer}) {
+			if f.pass(raft.RPC{Command: good, RespChan: answer}) {
 				select {
 				case <-answer:
 				case <-f.done:
@@ -230,6 +227,16 @@ func (f *fence) inspect(cmd *raft.AppendEntriesRequest) (upTo int, err error) {
 		}
 	}
 	return len(cmd.Entries), nil
+}
+
+// first is cmd with its first n entries, and with no later entry committed: the library
+// commits as far as its log goes, and what lies behind these entries may be another
+// leader's (Raft, figure 2, AppendEntries 5: the index of the last new entry).
+func first(cmd *raft.AppendEntriesRequest, n int) *raft.AppendEntriesRequest {
+	out := *cmd
+	out.Entries = cmd.Entries[:n]
+	out.LeaderCommitIndex = min(cmd.LeaderCommitIndex, cmd.PrevLogEntry+uint64(n))
+	return &out
 }
 
 // skipHeld leaves out the first entries that this node's log holds, where the one

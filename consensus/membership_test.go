@@ -280,7 +280,8 @@ func TestFence_ReplacedConfiguration(t *testing.T) {
 // the command, another leader's perhaps, is not committed by that.
 //
 // Seen failing with nothing passed where no entry comes before ("it stays refused")
-// and with the leader's commit passed as it came ("another leader's entry is applied").
+// and with the leader's commit passed as it came, beside a refused entry and alone
+// ("another leader's entry is applied").
 func TestFence_CommitBesideARefusedEntry(t *testing.T) {
 	virtual(t, 4, Settings{}, func(t *testing.T, c *cluster) {
 		c.start(c.members...)
@@ -320,6 +321,9 @@ func TestFence_CommitBesideARefusedEntry(t *testing.T) {
 		}
 		if err := add(); !errors.Is(err, errConfiguration) {
 			t.Fatalf("before the admission is applied: %v", err)
+		}
+		if err := send(term+1, last+1, last+2); err != nil { // and what it tells without entries
+			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		if got := f.Height(); got > height+1 {
