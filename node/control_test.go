@@ -159,3 +159,39 @@ func TestControlReachesTheLedger(t *testing.T) {
 		t.Errorf("a vote on nothing: %v", err)
 	}
 }
+
+// leaderless answers the first so many statements as a node does in an election.
+type leaderless struct {
+	api.Controller
+	left int
+}
+
+func (l *leaderless) Say(ctx context.Context, kind ledger.Kind, body any) (api.Outcome, error) {
+	if l.left--; l.left >= 0 {
+		return api.Outcome{}, api.ErrNoLeader
+	}
+	return l.Controller.Say(ctx, kind, body)
+}
+
+// An operator's word waits for an election, as long as he does.
+func TestControlWaitsForALeader(t *testing.T) {
+	dir := t.TempDir()
+	l, err := listenControl(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	member := &leaderless{apitest.NewWithKeys(t).Member(0), 2}
+	srv := api.HTTPServer(api.NewControl(member, api.Config{}), slog.New(slog.DiscardHandler))
+	go srv.Serve(l)
+	defer srv.Close()
+	ctl := client.NewControl(dir)
+	if _, err := ctl.Pause(context.Background(), time.Minute); err != nil || member.left != -1 {
+		t.Errorf("%v, %d left", err, member.left)
+	}
+	member.left = 1 << 20
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := ctl.Resume(ctx); !client.IsCode(err, "NO_LEADER") {
+		t.Errorf("no leader at all: %v", err)
+	}
+}

@@ -243,11 +243,20 @@ func (c *Control) Drilled(ctx context.Context, d Drilled) (*Said, error) {
 	return c.say(ctx, "/drilled", d)
 }
 
+// say has the node speak; while nobody leads, until the context ends, it waits for an election.
 func (c *Control) say(ctx context.Context, path string, in any) (*Said, error) {
-	var out Said
-	if _, err := c.post(ctx, path, in, &out); err != nil {
-		return nil, err
+	for {
+		var out Said
+		_, err := c.post(ctx, path, in, &out)
+		if err == nil {
+			c.SawWrite(out.LogIndex)
+			return &out, nil
+		}
+		if !IsCode(err, "NO_LEADER") { // after TIMEOUT it may be said already, and a drill is told once
+			return nil, err
+		}
+		if sleep(ctx, 200*time.Millisecond) != nil {
+			return nil, err
+		}
 	}
-	c.SawWrite(out.LogIndex)
-	return &out, nil
 }
