@@ -64,6 +64,23 @@ func (f *fence) RequestVote(id raft.ServerID, target raft.ServerAddress, args *r
 	return f.Transport.RequestVote(id, target, args, resp)
 }
 
+// AppendEntries tells a follower that what the leader's configurations follow from is
+// committed. Where all nodes lost power while a configuration was in some of the logs,
+// raft knows of no commit and learns of one when a majority has the new leader's
+// entries; those without the configuration refuse it until they have applied its reason.
+//
+// Why not raft's RestoreCommittedLogs: in v1.8.0 it applies in NewRaft, before anything
+// takes from the queue of 128 batches, and then passes over the configurations among
+// what it applied.
+func (f *fence) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if reasons := f.c.guard.reasons.Load(); reasons > args.LeaderCommitIndex {
+		told := *args
+		told.LeaderCommitIndex = reasons
+		args = &told
+	}
+	return f.Transport.AppendEntries(id, target, args, resp)
+}
+
 func (f *fence) mayVote() bool { return f.c.cfg.MayVote == nil || f.c.cfg.MayVote() }
 
 // Close ends the pump, then the transport below.

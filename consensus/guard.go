@@ -3,7 +3,9 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,6 +22,11 @@ type guardedLog struct {
 
 	mu   sync.Mutex // mark and tail truncation exclude each other
 	mark raftMark
+
+	// reasons is the raft index up to which this node had applied the log when it
+	// stored the newest configuration entry: what such an entry follows from is
+	// committed, and raft itself remembers no commit over a restart.
+	reasons atomic.Uint64
 }
 
 // raftMark is how far raft's store came. A store that holds less has forgotten
@@ -44,11 +51,23 @@ func (s raftMark) holds(m raftMark) bool {
 	}
 }
 
-var keyCurrentTerm = []byte("CurrentTerm") // raft's own name for it
+var (
+	keyCurrentTerm = []byte("CurrentTerm") // raft's own name for it
+	keyReasons     = []byte("ConfigurationReasons")
+)
+
+// number is what the store keeps under name, 0 if it keeps nothing.
+func (g *guardedLog) number(name []byte) (uint64, error) {
+	n, err := g.Store.GetUint64(name)
+	if err != nil && err.Error() == "not found" {
+		return 0, nil
+	}
+	return n, err
+}
 
 // position reads the mark of the store as it is.
 func (g *guardedLog) position() (m raftMark, err error) {
-	if m.Term, err = g.Store.GetUint64(keyCurrentTerm); err != nil && err.Error() != "not found" {
+	if m.Term, err = g.number(keyCurrentTerm); err != nil {
 		return m, fmt.Errorf("read term: %w", err)
 	}
 	last, err := g.Store.LastIndex()
@@ -86,6 +105,11 @@ func (g *guardedLog) check(p Promise) error {
 			"a seat that voted and forgot can lose committed commands, so it has to come back as a new incarnation",
 			ErrRaftBehind, at.Term, at.LastIndex, max(g.mark.Term, p.Term), max(g.mark.LastIndex, p.Index))
 	}
+	reasons, err := g.number(keyReasons)
+	if err != nil {
+		return fmt.Errorf("read what configurations follow from: %w", err)
+	}
+	g.reasons.Store(reasons)
 	return g.joinSnapshot()
 }
 
@@ -136,6 +160,14 @@ func (g *guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Lo
 func (g *guardedLog) StoreLogs(ls []*raft.Log) error {
 	for _, l := range ls {
 		g.c.arrived.tell(l)
+	}
+	if slices.ContainsFunc(ls, func(l *raft.Log) bool { return l.Type == raft.LogConfiguration }) {
+		if at := g.c.now().index; at > g.reasons.Load() {
+			if err := g.SetUint64(keyReasons, at); err != nil {
+				return err
+			}
+			g.reasons.Store(at)
+		}
 	}
 	return g.must("write raft log", g.Store.StoreLogs(ls))
 }

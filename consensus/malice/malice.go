@@ -33,6 +33,9 @@ type Rules struct {
 	// Withhold keeps entries from a follower: it hears heartbeats, so that it
 	// elects nobody, and the raft instance above believes that it has them.
 	Withhold func(to string) bool
+
+	// Uncommitted tells a follower of no commit.
+	Uncommitted func(to string) bool
 }
 
 // Lie replaces the rules.
@@ -65,6 +68,11 @@ func (l *Liar) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft
 		}
 		resp.LastLog, resp.Success = args.PrevLogEntry+uint64(len(args.Entries)), true
 		return nil
+	}
+	if rules.Uncommitted != nil && rules.Uncommitted(string(to)) {
+		told := *args
+		told.LeaderCommitIndex = 0
+		args = &told
 	}
 	if rules.Rewrite != nil {
 		told := *args
