@@ -64,11 +64,11 @@ func newPool() *pool {
 	}
 }
 
-func (p *pool) status() (certified, equivocated, forked uint64) {
+func (p *pool) status() (certified Checkpoint, equivocated, forked uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.best != nil {
-		certified = p.best.Approval.Height
+		certified = Checkpoint{p.best.Approval.Height, p.best.Approval.Head}
 	}
 	return certified, p.equivocated, p.forked
 }

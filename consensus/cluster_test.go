@@ -282,6 +282,8 @@ type member struct {
 	cut  atomic.Bool               // from everybody else
 	lost atomic.Bool               // it forgot its votes
 
+	checkpoints []Checkpoint
+
 	mu   sync.Mutex
 	may  func(ledger.Approval) ([]byte, error)
 	hear func(reply []byte) []byte // what becomes of the leader's replies
@@ -498,7 +500,7 @@ func (c *cluster) tryStart(m *member) error {
 	var err error
 	m.Consensus, err = New(Config{
 		Self: m.id, Cluster: c.id, Genesis: genesis, Dir: m.dir, App: m.app, Log: m.log,
-		Address: address, Transport: m.liar, Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
+		Checkpoints: m.checkpoints, Address: address, Transport: m.liar, Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(m.key, a) },
 		MayApprove: m.mayApprove, Arrived: m.arrived,
 		SignComplaint: func(x Complaint) ledger.MemberSig { return SignComplaint(m.key, x) }, Alive: w.alive,

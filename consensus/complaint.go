@@ -313,7 +313,8 @@ func (c *Consensus) lags(at applied, leader ledger.MemberID, now time.Time) bool
 // approves nothing itself, or is apart from the others, knows another reason.
 func (c *Consensus) stalls(at applied, leader ledger.MemberID) bool {
 	w := &c.grieve.stall
-	certified, _, forked := c.pool.status()
+	best, _, forked := c.pool.status()
+	certified := best.Height
 	signed := c.Promise().Height
 	if certified >= at.Height || signed <= certified || forked > certified || c.unprovenState() != 0 {
 		w.clear()

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 
@@ -163,6 +164,10 @@ func (f *fence) handle(rpc raft.RPC) {
 		rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, err)
 		return
 	case *raft.InstallSnapshotRequest:
+		if cmd.LastLogIndex <= f.c.now().index {
+			go f.hold(rpc) // Close, which ends the stream, does not wait for it
+			return
+		}
 		if err := f.inspectSnapshot(cmd); err != nil {
 			f.c.log.Warn("refused snapshot of the leader", "reason", err)
 			rpc.Respond(&raft.InstallSnapshotResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, err)
@@ -289,10 +294,18 @@ func (f *fence) missesPrevious(cmd *raft.AppendEntriesRequest) (last uint64, mis
 	return max(last, snapshot), cmd.PrevLogEntry > max(last, snapshot)
 }
 
+// hold answers a snapshot up to where this node has applied the log already: it reads
+// the stream to its end, as raft does, says that it has it, and takes nothing of it.
+//
+// Why not a refusal: a leader whose last answer was lost, for the node died in between,
+// sends the same snapshot again, and would until it takes another.
+func (f *fence) hold(rpc raft.RPC) {
+	_, err := io.Copy(io.Discard, rpc.Reader)
+	rpc.Respond(&raft.InstallSnapshotResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
+		Term: f.c.raft.CurrentTerm(), Success: err == nil}, err)
+}
+
 func (f *fence) inspectSnapshot(cmd *raft.InstallSnapshotRequest) error {
-	if cmd.LastLogIndex <= f.c.now().index {
-		return fmt.Errorf("snapshot up to %d: %w", cmd.LastLogIndex, errTruncates)
-	}
 	// Whom it may name, only the state that it brings can say: the sink asks.
 	conf, err := decodeConfiguration(cmd.Configuration)
 	if err != nil {

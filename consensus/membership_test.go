@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -411,6 +412,49 @@ func TestFence_SentAgainBehindASnapshot(t *testing.T) {
 		time.Sleep(time.Second)
 		if got, _ := f.log.LastIndex(); got != last+1 || f.Height() != height+1 || f.Err() != nil {
 			t.Errorf("the log ends at %d, want %d; height %d, want %d; %v", got, last+1, f.Height(), height+1, f.Err())
+		}
+	})
+}
+
+// A node that has a snapshot of the leader's, died before it could say so and came back,
+// is sent it again, and goes on. One of the past changes nothing.
+//
+// Seen failing with both refused, as they were ("member … at height 40").
+func TestFence_SnapshotHeldAlready(t *testing.T) {
+	virtual(t, 4, eagerSnapshots, func(t *testing.T, c *cluster) {
+		c.start(c.members...)
+		f := c.follower()
+		l := c.leader()
+		c.submit(l, "x")
+		c.agree(1, c.members...)
+		c.cut(f, true)
+		for l.Height() < 40 {
+			c.submit(l, "y")
+			time.Sleep(200 * time.Millisecond)
+		}
+		c.snapshotAt(l, 35)
+		time.Sleep(10 * time.Second) // until it takes no other
+		meta, stream := c.stream(l)
+		if err := take(f, meta, stream); err != nil {
+			t.Fatal(err)
+		}
+		c.stop(f)
+		c.start(f)
+		c.agree(40, f)
+
+		at := f.Height()
+		rest := bytes.NewReader(stream)
+		respond := make(chan raft.RPCResponse, 1)
+		f.fence.handle(raft.RPC{RespChan: respond, Reader: rest, Command: &raft.InstallSnapshotRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(l.id)), Addr: []byte("leader")},
+			Term:      f.term(), LastLogIndex: meta.Index, LastLogTerm: meta.Term, Configuration: raft.EncodeConfiguration(meta.Configuration),
+		}})
+		r := <-respond
+		if ok, err := r.Response.(*raft.InstallSnapshotResponse).Success, r.Error; !ok || err != nil || rest.Len() != 0 {
+			t.Errorf("a snapshot of the past: %v, %v, %d bytes unread", ok, err, rest.Len())
+		}
+		if f.Height() != at {
+			t.Errorf("a snapshot of the past was taken: height %d, was %d", f.Height(), at)
 		}
 	})
 }

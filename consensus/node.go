@@ -137,6 +137,10 @@ type Config struct {
 	App     App               // at genesis: height 0, head = Cluster
 	Log     Store
 
+	// Checkpoints are heads that the operator was told, at most MaxCheckpoints; above
+	// the first that is not reached this node vouches for nothing.
+	Checkpoints []Checkpoint
+
 	Address   func(ledger.MemberID) string // a member's address for Stream
 	Stream    raft.StreamLayer
 	Transport raft.Transport // instead of Stream
@@ -314,6 +318,9 @@ func New(cfg Config) (*Consensus, error) {
 	c.reads = &coalescer{verify: c.verifyLeader, spawn: c.spawn}
 	if err := c.open(); err != nil {
 		cancel()
+		if c.raft != nil {
+			c.raft.Shutdown().Error()
+		}
 		if c.fence != nil {
 			c.fence.Close()
 		}
@@ -447,12 +454,13 @@ type Status struct {
 	HasLeader   bool
 	Leading     bool
 	Term        uint64
-	Promised    uint64 // height of the last promise
-	Certified   uint64 // height of the newest certificate
+	Promised    uint64     // height of the last promise
+	Certified   Checkpoint // what the newest certificate names; none: height 0
 	LastContact time.Time
 	Unapplied   uint64 // raft entries that are committed and not applied here yet; each holds one command or more
 	Equivocated uint64 // approvals that contradicted an earlier one of their author
 	Unproven    uint64 // height of a state taken over from another member and proved by nobody yet; 0: none
+	Ahead       uint64 // height of a checkpoint that this node has not reached; 0: none
 	Forked      uint64 // newest height at which f+1 members approve another history or state; 0: none
 	Complaints  []HeardComplaint
 	Shunned     []Shunned
@@ -468,7 +476,7 @@ func (c *Consensus) Status() Status {
 	}
 	s.Leader, s.HasLeader = c.Leader()
 	s.Certified, s.Equivocated, s.Forked = c.pool.status()
-	s.Unproven = c.unproven.Load()
+	s.Unproven, s.Ahead = c.unproven.Load(), c.ahead()
 	s.Complaints, s.Shunned = c.grieve.alarms(time.Now())
 	return s
 }

@@ -297,7 +297,7 @@ func (p plug) run() error {
 		s := c.Status()
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		x := pulse{Height: s.Height, Certified: s.Certified, Began: began, Heard: o.heard, Texts: app.texts()}
+		x := pulse{Height: s.Height, Certified: s.Certified.Height, Began: began, Heard: o.heard, Texts: app.texts()}
 		if err := c.Err(); err != nil {
 			x.Err = err.Error()
 		}

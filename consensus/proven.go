@@ -23,12 +23,13 @@ import (
 // root: if as many honest members as the traitors need for a quorum were given
 // the same false state, their approvals would be equal, and would certify it.
 
-// unprovenState is the height of the state that was taken over, or 0.
+// unprovenState is the height of the state that was taken over, or of a checkpoint
+// that is not reached yet, or 0.
 func (c *Consensus) unprovenState() uint64 {
 	if c.cfg.off.unproven {
 		return 0
 	}
-	return c.unproven.Load()
+	return max(c.unproven.Load(), c.ahead())
 }
 
 // prove is told, under the pool's lock, that this node's own chain gives a, and

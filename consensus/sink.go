@@ -115,6 +115,9 @@ func (k *sink) receive(r io.Reader) error {
 	}
 	w := bufio.NewWriterSize(k.headers, 1<<20)
 	head, err := walk(r, 0, c.cfg.Cluster, s.Height, func(hs []ledger.Header) error {
+		if err := c.against(hs); err != nil {
+			return fmt.Errorf("%w: %w", errSnapshot, err)
+		}
 		for _, h := range hs {
 			switch {
 			case h.Height == at.Height && h.Head() != at.Head:

@@ -139,7 +139,7 @@ func (n *Node) world(ctx context.Context, v *ledger.State) world {
 	learner := n.restored != ""
 	// A newcomer's clock says that it can be given its seat: it has the log, and a
 	// state that others vouch for.
-	if n.prepared && !learner && (v.Epoch().Has(n.self) || w.caughtUp && n.cons.Status().Unproven == 0) {
+	if n.prepared && !learner && (v.Epoch().Has(n.self) || w.caughtUp && vouches(n.cons.Status())) {
 		w.clock = uint64(time.Now().UnixMilli())
 	}
 	w.prices = map[string]ledger.PriceReport{}
@@ -183,3 +183,6 @@ func (n *Node) caughtUp() bool {
 }
 
 var _ consensus.App = (*app)(nil)
+
+// vouches: what this node holds is the state of the chain that its operator means.
+func vouches(s consensus.Status) bool { return s.Unproven == 0 && s.Ahead == 0 }

@@ -80,9 +80,9 @@ func (n *Node) Status() api.NodeStatus {
 	s := n.cons.Status()
 	v := n.View()
 	st := api.NodeStatus{
-		Name: n.cfg.Name, Member: n.self, Version: Version, Role: "follower", Commit: max(s.Height, v.Height+s.Unapplied, s.Certified), Started: n.started,
+		Name: n.cfg.Name, Member: n.self, Version: Version, Role: "follower", Commit: max(s.Height, v.Height+s.Unapplied, s.Certified.Height), Started: n.started,
 		Operator: map[string]any{
-			"peer": n.peers.Addr(), "term": s.Term, "promised": s.Promised, "certified": s.Certified,
+			"peer": n.peers.Addr(), "term": s.Term, "promised": s.Promised, "certified": s.Certified.Height,
 			"equivocations": s.Equivocated, "dir": n.cfg.Dir, "forked": s.Forked, "unproven": s.Unproven,
 		},
 	}
@@ -152,6 +152,12 @@ func (n *Node) Status() api.NodeStatus {
 func (n *Node) alarms(st *api.NodeStatus, s consensus.Status) {
 	if s.Forked > 0 {
 		st.NotReady = append(st.NotReady, fmt.Sprintf("other members approve another history or state than this node holds, last at height %d", s.Forked))
+	}
+	if s.Certified.Height > 0 {
+		st.Checkpoint = s.Certified.String()
+	}
+	if s.Ahead > 0 {
+		st.NotReady = append(st.NotReady, fmt.Sprintf("the operator's checkpoint at height %d is not reached: nothing is approved or signed here", s.Ahead))
 	}
 	if s.Unproven > 0 {
 		st.NotReady = append(st.NotReady, fmt.Sprintf("the state taken over at height %d is not vouched for yet: nothing is approved or signed here", s.Unproven))

@@ -89,7 +89,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	v, st, raft := c.n.View(), c.n.Status(), c.n.cons.Status()
 	gauge(descHeight, float64(v.Height))
 	gauge(descLag, float64(st.Commit-min(v.Height, st.Commit)))
-	gauge(descCertLag, float64(v.Height-min(raft.Certified, v.Height)))
+	gauge(descCertLag, float64(v.Height-min(raft.Certified.Height, v.Height)))
 	gauge(descLeading, one(raft.Leading))
 	gauge(descLeader, one(raft.HasLeader || raft.Leading))
 	gauge(descReady, one(len(st.NotReady) == 0))

@@ -42,6 +42,10 @@ type Config struct {
 	// whom a node gets the log that knows no member of today.
 	Peers map[string]string `toml:"peers"`
 
+	// Checkpoints are HEIGHT:HEAD of the chain, told by other operators (coffer status): a
+	// node that begins, or was away while its committee changed, follows no other.
+	Checkpoints []consensus.Checkpoint `toml:"checkpoints,omitempty"`
+
 	FeeEvery   Duration `toml:"fee_every"`   // between fee attestations; default 60 s
 	AliveAfter Duration `toml:"alive_after"` // silence after which a peer counts as gone; default 750 ms
 	JoinWait   Duration `toml:"join_wait"`   // within which all parties of a session must have joined; default 700 ms
@@ -152,6 +156,9 @@ func (c Config) Validate(g ledger.Genesis) error {
 		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
 			return fmt.Errorf("operator listener %q: want a loopback address", c.Operator)
 		}
+	}
+	if len(c.Checkpoints) > consensus.MaxCheckpoints {
+		return fmt.Errorf("%d checkpoints, at most %d", len(c.Checkpoints), consensus.MaxCheckpoints)
 	}
 	if err := c.validatePolicy(g); err != nil {
 		return err

@@ -8,20 +8,22 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node/p2p"
 )
 
 // JoinOptions make the directory of a node that is to join a running cluster.
 type JoinOptions struct {
-	Dir        string
-	Passphrase []byte
-	Genesis    []byte          // canonical CBOR, checked by the caller against a hash that he was told
-	Peers      []ledger.Member // today's members: whom this node gets the log from
-	Name       string          // 1 to 32 bytes
-	Listen     string          // multiaddr of the peer port
-	API        string          // host:port
-	Model      string          // a node.toml with chain endpoints and price venues; "": Dir's own, or an unfinished one
+	Dir         string
+	Passphrase  []byte
+	Genesis     []byte                 // canonical CBOR, checked by the caller against a hash that he was told
+	Peers       []ledger.Member        // today's members: whom this node gets the log from
+	Name        string                 // 1 to 32 bytes
+	Listen      string                 // multiaddr of the peer port
+	API         string                 // host:port
+	Checkpoints []consensus.Checkpoint // told by other operators
+	Model       string                 // a node.toml with chain endpoints and price venues; "": Dir's own, or an unfinished one
 }
 
 // Join makes identity, keystore, genesis.cbor and node.toml, and returns the member
@@ -68,7 +70,7 @@ func (o JoinOptions) config(g ledger.Genesis) (c Config, err error) {
 		return c, err
 	}
 	c.Dir, c.Name, c.Listen, c.API, c.Operator = o.Dir, o.Name, o.Listen, o.API, ""
-	c.Peers = map[string]string{}
+	c.Peers, c.Checkpoints = map[string]string{}, o.Checkpoints
 	for _, m := range o.Peers {
 		if m.Addr != "" && p2p.CheckAddr(m.Addr) == nil {
 			c.Peers[m.ID.String()] = m.Addr

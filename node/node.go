@@ -219,7 +219,8 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 			}
 			return string(a)
 		},
-		Forwarder: forwarder{n.peers}, Gossip: gossip{n.peers},
+		Checkpoints: cfg.Checkpoints,
+		Forwarder:   forwarder{n.peers}, Gossip: gossip{n.peers},
 		Promises: n.keys, Mark: marks{n.keys},
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(n.key, a) },
 		MayApprove: n.mayApprove, Arrived: n.app.arrived,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node"
 	"github.com/coffer-network/coffer/node/api/client"
@@ -17,7 +18,7 @@ import (
 func newNodeJoinCmd() *cobra.Command {
 	var f nodeFlags
 	var o node.JoinOptions
-	var from []string
+	var from, told []string
 	var hash, operator, addr string
 	cmd := &cobra.Command{
 		Use: "join", Short: "Make a node that is to join a running cluster",
@@ -25,6 +26,12 @@ func newNodeJoinCmd() *cobra.Command {
 operator told you (sha256sum genesis.cbor in the directory of his node; ask more
 than one), makes identity and keystore, and prints the line that Q operators have to vote for:
 coffer vote admit, or coffer vote replace for a dead node.
+
+--checkpoint pins the cluster's history: ask f+1 operators what coffer status shows
+as checkpoint, and give each. From the genesis alone a node believes one committee
+after the other by its signatures, and members who left long ago may have sold their
+keys. Until it has reached all of them the node vouches for nothing, and where one
+differs it refuses what it is sent, or stops.
 
 The node starts as a follower: it gets the log, holds no key share, and what it
 says does not count. Once the vote has passed and its first quarantine is over, the
@@ -38,6 +45,12 @@ one is written for you to fill in.`,
 			hash = strings.ToLower(hash)
 			if b, err := hex.DecodeString(hash); err != nil || len(b) != 32 {
 				return usagef("--genesis %q: want the SHA-256 of genesis.cbor in hex, as another operator told you", hash)
+			}
+			o.Checkpoints = make([]consensus.Checkpoint, len(told))
+			for i, text := range told {
+				if err := o.Checkpoints[i].UnmarshalText([]byte(text)); err != nil {
+					return usagef("--checkpoint: %v", err)
+				}
 			}
 			if addr == "" {
 				addr = o.Listen
@@ -72,6 +85,7 @@ one is written for you to fill in.`,
 	fs := cmd.Flags()
 	fs.StringArrayVar(&from, "from", nil, "API address of a running node; more than one: the first that answers")
 	fs.StringVar(&hash, "genesis", "", "SHA-256 of the genesis in hex, told by another operator")
+	fs.StringArrayVar(&told, "checkpoint", nil, "HEIGHT:HEAD from the coffer status of another operator's node; more than one: all must hold")
 	fs.StringVar(&o.Name, "name", "", "name of the new member, for people")
 	fs.StringVar(&operator, "operator", "", "who runs it: one operator holds one seat")
 	fs.StringVar(&o.Listen, "listen", "", "multiaddr of its peer port, such as /ip4/10.0.0.5/tcp/7105")

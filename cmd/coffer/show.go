@@ -213,6 +213,7 @@ func statusRows(p *printer, st *client.Status) {
 	p.row("leader", orDash(st.Leader))
 	p.row("applied", fmt.Sprintf("LogIndex %d, %d behind", st.Applied, st.Lag))
 	p.row("cluster", st.Cluster)
+	p.row("checkpoint", orDash(st.Checkpoint))
 	p.row("committee", fmt.Sprintf("epoch %d: %d of %d must sign, %d may be down, %d may be traitors", st.Epoch, st.M, st.N, st.N-st.M, st.F))
 	switch {
 	case st.MaySpare > 0:

@@ -83,6 +83,8 @@ type NodeStatus struct {
 	Started time.Time
 	// NotReady says in words why this node should get no traffic; empty: ready.
 	NotReady []string
+	// Checkpoint is the newest certified head as HEIGHT:HEAD; empty: none yet.
+	Checkpoint string
 	// PreParams is how many sets lie ready for the next key generation.
 	PreParams int
 	// Keys are the key ids for which this node holds an active KeyShare.

@@ -151,7 +151,7 @@ func (s *server) statusOf(v view) client.Status {
 	out := client.Status{
 		Name: st.Name, Member: st.Member.String(), Version: st.Version, Role: st.Role, Leader: st.Leader,
 		Applied: v.Height, Ready: len(st.NotReady) == 0, NotReady: st.NotReady,
-		Cluster: v.ClusterName(), Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
+		Cluster: v.ClusterName(), Checkpoint: st.Checkpoint, Epoch: e.Number, N: e.N(), M: e.M, F: e.F,
 		LedgerTime: v.now(), CatchingUp: v.Catching, Halted: v.OutflowsHalt, Paused: v.paused(),
 		Members: v.members(), Chains: v.chains(st.Chains), Prices: map[string]*client.Price{}, Open: map[string]uint64{},
 		OpenSince: map[string]time.Time{}, Caps: v.capsLeft(), Custody: v.custody(), BorrowOff: v.BorrowOff,

@@ -737,6 +737,7 @@ type Status struct {
 	Ready      bool                 `json:"ready"`
 	NotReady   []string             `json:"notReady,omitempty"`
 	Cluster    string               `json:"cluster"`
+	Checkpoint string               `json:"checkpoint,omitempty" doc:"HEIGHT:HEAD of the newest certified head, for the operator of a node that joins"`
 	Epoch      uint64               `json:"epoch"`
 	N          int                  `json:"n"`
 	M          int                  `json:"m"`
