@@ -372,7 +372,7 @@ func (c *change) until(d time.Duration, what string, ok func() bool) {
 
 func (c *change) home(i int) string { return filepath.Join(c.dir, fmt.Sprint("node-", i)) }
 
-// join makes node-i with the model of node-1 and starts it.
+// join makes node-i with the model of node-1, and two members' checkpoints, and starts it.
 func (c *change) join(i int) client.Newcomer {
 	c.t.Helper()
 	cl, err := c.at[0].Cluster(c.ctx)
@@ -382,7 +382,8 @@ func (c *change) join(i int) client.Newcomer {
 	name, api := fmt.Sprint("node-", i), fmt.Sprint("127.0.0.1:", freePort(c.t))
 	cmd := command(c.ctx, "node", "join", "--dir", c.home(i), "--from", c.apis[0], "--genesis", cl.Genesis, "--name", name,
 		"--operator", fmt.Sprint("operator-", i), "--listen", fmt.Sprint("/ip4/127.0.0.1/tcp/", freePort(c.t)), "--api", api,
-		"--config", filepath.Join(c.home(1), "node.toml"), "--passphrase-file", filepath.Join(c.dir, "passphrase"), "--json")
+		"--config", filepath.Join(c.home(1), "node.toml"), "--passphrase-file", filepath.Join(c.dir, "passphrase"), "--json",
+		"--checkpoint", c.status(0).Checkpoint, "--checkpoint", c.status(3).Checkpoint)
 	if err := cmd.Run(); err != nil {
 		c.t.Fatalf("join: %v\n%s", err, cmd.err.String())
 	}
