@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -307,33 +308,29 @@ func (r *chaosRun) target(ctx context.Context, f fault) int {
 	return f.Target
 }
 
-// leader is the node that most nodes name, or -1.
+// leader is the node that most nodes name, or -1. Once all but one name it, the last,
+// which may be the one hit before, is not waited for: the next fault is due.
 func (r *chaosRun) leader(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
-	votes := make([]int, chaosNodes)
-	var mu sync.Mutex
-	var asked sync.WaitGroup
+	named := make(chan int, chaosNodes)
 	for _, np := range r.net.Nodes {
-		asked.Go(func() {
+		go func() {
 			st, err := np.Client.Status(ctx)
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for i, other := range r.net.Nodes {
-				if other.Name == st.Leader {
-					votes[i]++
-				}
-			}
-		})
+			named <- slices.IndexFunc(r.net.Nodes, func(other *NodeProc) bool { return err == nil && other.Name == st.Leader })
+		}()
 	}
-	asked.Wait()
-	best := -1
-	for i, n := range votes {
-		if n > 0 && (best < 0 || n > votes[best]) {
+	votes, best := make([]int, chaosNodes), -1
+	for range chaosNodes {
+		i := <-named
+		if i < 0 {
+			continue
+		}
+		if votes[i]++; best < 0 || votes[i] > votes[best] {
 			best = i
+		}
+		if votes[i] == chaosNodes-1 {
+			break
 		}
 	}
 	return best
