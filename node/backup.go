@@ -38,6 +38,8 @@ var (
 	ErrBackupKey = errors.New("backup: wrong passphrase or identity")
 	// ErrBackup: the file is damaged, or is no backup.
 	ErrBackup = errors.New("backup: damaged")
+	// ErrNotHeld: the node does not hold what it would sign with.
+	ErrNotHeld = errors.New("backup: this node holds no key share in force")
 )
 
 // BackupHeader is what a backup says of itself in clear.
@@ -45,9 +47,13 @@ type BackupHeader struct {
 	Cluster ledger.Hash     `cbor:"1,keyasint" json:"cluster"` // genesis hash
 	Name    string          `cbor:"2,keyasint" json:"name"`    // of the cluster
 	Node    ledger.MemberID `cbor:"3,keyasint" json:"node"`
-	Epoch   uint64          `cbor:"4,keyasint" json:"epoch"` // newest whose KeyShares are in it
+	Epoch   uint64          `cbor:"4,keyasint" json:"epoch"` // in force when it was made, by the node's own ledger
 	Keys    []BackupKey     `cbor:"5,keyasint" json:"keys"`
 	Millis  uint64          `cbor:"6,keyasint" json:"millis"` // Unix time of its creation
+	// Height of the ledger where Epoch came into force. 0: the node had noted no
+	// epoch, and the newest KeyShares that were ever in force are taken for those
+	// that are.
+	Height uint64 `cbor:"7,keyasint" json:"height"`
 }
 
 // BackupKey names one KeyShare of a backup.
@@ -59,6 +65,13 @@ type BackupKey struct {
 	M     uint64 `cbor:"5,keyasint" json:"m"` // signers needed
 	N     uint64 `cbor:"6,keyasint" json:"n"` // holders
 	Pub   []byte `cbor:"7,keyasint" json:"pub"`
+	// InForce: the cluster signs with it in the header's epoch; one a key. After a
+	// rollback that is not the newest.
+	InForce bool `cbor:"8,keyasint" json:"in_force"`
+}
+
+func (k BackupKey) id() keystore.ShareID {
+	return keystore.ShareID{Key: k.Key, Epoch: k.Epoch, Try: k.Try}
 }
 
 // backupContent is the encrypted part.
@@ -107,21 +120,29 @@ func writeBackup(path string, ks *keystore.Keystore, key ed25519.PrivateKey, g l
 	c := backupContent{Seed: key.Seed(), Genesis: ledger.Marshal(g), Config: config}
 	defer c.wipe()
 	h = BackupHeader{Cluster: g.Hash(), Name: g.ClusterName(), Node: ledger.MemberID(key.Public().(ed25519.PublicKey)), Millis: uint64(time.Now().UnixMilli())}
-	infos, err := ks.Shares()
+	states, err := ks.ShareStates()
 	if err != nil {
 		return h, fmt.Errorf("backup: %w", err)
 	}
-	for _, id := range currentAndPrevious(infos) {
-		s, _, err := ks.KeyShare(id)
-		if err != nil {
-			return h, fmt.Errorf("backup: %w", err)
-		}
-		c.Shares = append(c.Shares, s)
-		h.Keys = append(h.Keys, backupKey(s))
-		h.Epoch = max(h.Epoch, id.Epoch)
+	now := readInForce(ks)
+	if now.Epoch == 0 {
+		now = newestInForce(states)
 	}
-	if len(c.Shares) == 0 {
-		return h, errors.New("backup: this node holds no active key share")
+	if len(now.Shares) == 0 {
+		return h, fmt.Errorf("%w (epoch %d)", ErrNotHeld, now.Epoch)
+	}
+	h.Epoch, h.Height = now.Epoch, now.Height
+	for _, id := range planBackup(now, states) {
+		signs := slices.Contains(now.Shares, id)
+		s, _, err := ks.KeyShare(id)
+		switch {
+		case err == nil:
+			k := backupKey(s)
+			k.InForce = signs
+			c.Shares, h.Keys = append(c.Shares, s), append(h.Keys, k)
+		case signs:
+			return h, fmt.Errorf("%w: %w", ErrNotHeld, err)
+		}
 	}
 	if c.Joined, err = ks.JoinedLines(); err != nil {
 		return h, fmt.Errorf("backup: %w", err)
@@ -159,25 +180,44 @@ func backupKey(s keystore.KeyShare) BackupKey {
 	return BackupKey{Key: s.ID.Key, Curve: s.Curve, Epoch: s.ID.Epoch, Try: s.ID.Try, M: uint64(s.M), N: uint64(len(s.Parties)), Pub: s.Pub}
 }
 
-// currentAndPrevious picks, of each key, the KeyShares of the two newest epochs
-// that were ever in force, older first. A staged share is of no epoch yet.
-func currentAndPrevious(infos []keystore.ShareInfo) []keystore.ShareID {
-	byKey := map[string][]keystore.ShareID{}
-	var keys []string
-	for _, i := range infos { // in order of epochs
-		if i.Err != nil || i.State != keystore.Active && i.State != keystore.Retired {
-			continue
+// planBackup picks what a seat that comes back may need: the KeyShares in force;
+// of each key the newest before them, which a rollback puts in force again; and
+// those that are staged for an epoch to come. One that a rollback left is none of
+// these: nothing leads back to it, and m copies of it sign for the same addresses.
+func planBackup(now inForce, states map[keystore.ShareID]keystore.ShareState) []keystore.ShareID {
+	before := map[string]keystore.ShareID{}
+	for _, id := range now.Shares {
+		for _, x := range everInForce(states) {
+			if x.Key == id.Key && x.Epoch < id.Epoch {
+				before[id.Key] = x
+			}
 		}
-		if byKey[i.ID.Key] == nil {
-			keys = append(keys, i.ID.Key)
+	}
+	ids := sharesOf(states, func(id keystore.ShareID, s keystore.ShareState) bool {
+		return slices.Contains(now.Shares, id) || before[id.Key] == id || s == keystore.Staged && id.Epoch > now.Epoch
+	})
+	for _, id := range now.Shares {
+		if _, held := states[id]; !held {
+			ids = append(ids, id) // and whoever reads it says that it is not there
 		}
-		byKey[i.ID.Key] = append(byKey[i.ID.Key], i.ID)
 	}
-	var out []keystore.ShareID
-	for _, k := range keys {
-		out = append(out, byKey[k][max(0, len(byKey[k])-2):]...)
+	return ids
+}
+
+// newestInForce guesses without a note: wrong after a rollback.
+func newestInForce(states map[keystore.ShareID]keystore.ShareState) (f inForce) {
+	for _, id := range everInForce(states) { // newer ones later
+		f.Epoch = max(f.Epoch, id.Epoch)
+		f.Shares = append(slices.DeleteFunc(f.Shares, func(old keystore.ShareID) bool { return old.Key == id.Key }), id)
 	}
-	return out
+	return f
+}
+
+// everInForce are those of epochs that came into force, in order of key and epoch.
+func everInForce(states map[keystore.ShareID]keystore.ShareState) []keystore.ShareID {
+	return sharesOf(states, func(_ keystore.ShareID, s keystore.ShareState) bool {
+		return s == keystore.Active || s == keystore.Retired
+	})
 }
 
 // writeNewFile writes a file with mode 0600 under another name first, so that
@@ -238,6 +278,16 @@ func splitBackup(path string) (h BackupHeader, header, sealed []byte, err error)
 		return h, nil, nil, fmt.Errorf("%w: header: %w", ErrBackup, err)
 	}
 	return h, rest[:n], rest[n:], nil
+}
+
+// inForce are the KeyShares that the cluster signed with when the backup was made.
+func (h BackupHeader) inForce() (ids []keystore.ShareID) {
+	for _, k := range h.Keys {
+		if k.InForce {
+			ids = append(ids, k.id())
+		}
+	}
+	return ids
 }
 
 // VerifyBackup decrypts a backup and checks it without starting anything: header
@@ -304,9 +354,17 @@ func (c *backupContent) check(h BackupHeader, header []byte) error {
 		return fmt.Errorf("%w: %d key shares, header names %d", ErrBackup, len(c.Shares), len(h.Keys))
 	}
 	pubs := map[string][]byte{}
+	signs := map[string]bool{}
 	for i := range c.Shares {
-		s := &c.Shares[i]
-		if !bytes.Equal(ledger.Marshal(backupKey(*s)), ledger.Marshal(h.Keys[i])) {
+		s, k := &c.Shares[i], h.Keys[i]
+		if k.InForce && signs[k.Key] {
+			return fmt.Errorf("%w: two key shares of %s in force", ErrBackup, k.Key)
+		}
+		if k.InForce {
+			signs[k.Key] = true
+		}
+		k.InForce = false // a KeyShare itself does not know
+		if !bytes.Equal(ledger.Marshal(backupKey(*s)), ledger.Marshal(k)) {
 			return fmt.Errorf("%w: key share %s is not the header's", ErrBackup, s.ID)
 		}
 		if p := pubs[s.ID.Key]; p != nil && !bytes.Equal(p, s.Pub) {
@@ -316,6 +374,9 @@ func (c *backupContent) check(h BackupHeader, header []byte) error {
 		if err := tss.Audit(s, h.Cluster, tss.PartyID(h.Node)); err != nil {
 			return fmt.Errorf("%w: key share %s: %w", ErrBackup, s.ID, err)
 		}
+	}
+	if len(signs) == 0 {
+		return fmt.Errorf("%w: no key share in force", ErrBackup)
 	}
 	return nil
 }
@@ -329,17 +390,6 @@ func (c *backupContent) genesis() (ledger.Genesis, error) {
 		return g, fmt.Errorf("%w: genesis: %w", ErrBackup, err)
 	}
 	return g, nil
-}
-
-// newest are the KeyShares that were in force when the backup was made, by key.
-func (c *backupContent) newest() map[string]keystore.ShareID {
-	out := map[string]keystore.ShareID{}
-	for _, s := range c.Shares {
-		if id, ok := out[s.ID.Key]; !ok || id.Epoch < s.ID.Epoch {
-			out[s.ID.Key] = s.ID
-		}
-	}
-	return out
 }
 
 func (c *backupContent) ids() []keystore.ShareID {

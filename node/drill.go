@@ -38,9 +38,9 @@ type DrillOptions struct {
 type DrillResult struct {
 	Cluster string      `json:"cluster"`
 	Name    string      `json:"drill"`
-	Epoch   uint64      `json:"epoch"`
-	N       uint64      `json:"n"`    // holders
-	Took    []string    `json:"took"` // node ids of the m that took part
+	Epoch   uint64      `json:"epoch"` // in force when the own backup was made; that of a KeyShare may be older
+	N       uint64      `json:"n"`     // holders
+	Took    []string    `json:"took"`  // node ids of the m that took part
 	Keys    []DrilledAt `json:"keys"`
 }
 
@@ -117,12 +117,14 @@ func Drill(ctx context.Context, path string, o DrillOptions, by ...age.Identity)
 	for _, r := range rs {
 		sig, err := s.Sign(ctx, r)
 		if err != nil {
-			return res, fmt.Errorf("drill: key %s: %w", r.Key.ID, err)
+			return res, fmt.Errorf("drill: key %s with key shares of epoch %d, in force by this backup: %w", r.Key.ID, r.Epoch, err)
 		}
 		res.Keys = append(res.Keys, DrilledAt{r.Key.ID, r.Epoch, hex.EncodeToString(r.Digest), hex.EncodeToString(sig.Bytes())})
 	}
 	for _, k := range h.Keys {
-		res.N = max(res.N, k.N)
+		if k.InForce {
+			res.N = max(res.N, k.N)
+		}
 	}
 	sleep(ctx, drillLinger)
 	return res, nil
@@ -150,14 +152,14 @@ func drilled(cluster ledger.Hash, key string, epoch uint64, name string) []byte 
 	return h[:]
 }
 
-// drillRequests are the sessions of a drill, one per key. Their place in the
-// hash chain is none: no plan of the ledger has such an At.
+// drillRequests are the sessions of a drill, one per key, with the KeyShares in
+// force. Their place in the hash chain is none: no plan of the ledger has such an At.
 func drillRequests(h BackupHeader, c *backupContent, o DrillOptions) ([]tss.Request, error) {
 	at := sha256.Sum256(append([]byte("coffer/drill-at/1"), drilled(h.Cluster, "", 0, o.Name)...))
-	newest := c.newest()
+	now := h.inForce()
 	var rs []tss.Request
 	for _, s := range c.Shares {
-		if newest[s.ID.Key] != s.ID {
+		if !slices.Contains(now, s.ID) {
 			continue
 		}
 		r := tss.Request{

@@ -116,6 +116,7 @@ func (n *Node) keep(ctx context.Context) {
 				n.setKeyMissing(id.Key, fmt.Sprintf("key share %s of epoch %d: %v", id.Key, id.Epoch, err))
 			}
 		}
+		n.noteInForce(v)
 		n.endRestored(v)
 		n.wipeOld(wiper, v)
 		select {

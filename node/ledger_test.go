@@ -199,9 +199,11 @@ func (c *cluster) test(id uint64) ledger.TestSig {
 
 func (c *cluster) flip() ledger.Certificate {
 	o := c.s.Opening
-	a := ledger.Approval{Cluster: c.s.Cluster, Height: o.Height, Head: o.Head, RootHeight: o.Height, Root: o.Root, Members: o.Epoch.MembersHash()}
+	a := ledger.Approval{
+		Cluster: c.s.Cluster, Epoch: c.s.Epoch().Number, Height: o.Height, Head: o.Head, RootHeight: o.Height, Root: o.Root, Members: o.Epoch.MembersHash(),
+	}
 	cert := ledger.Certificate{Approval: a}
-	for _, k := range c.keys[:3] {
+	for _, k := range c.keys[:c.s.Epoch().Q()] {
 		cert.Signatures = append(cert.Signatures, ledger.SignApproval(k, a))
 	}
 	return cert

@@ -72,6 +72,7 @@ type Node struct {
 	seq, seqReserved uint64                        // under saying
 	said             map[string]ledger.PriceReport // the attestor's alone: own newest signed report, by asset
 	foreign          foreignWatch                  // the attestor's alone
+	noted            uint64                        // the keeper's alone: newest epoch in its note of what is in force
 
 	mu          sync.Mutex
 	prepared    bool

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"filippo.io/age"
@@ -113,15 +114,19 @@ func (c *backupContent) restoreKeystore(h BackupHeader, o RestoreOptions) error 
 	if err := ks.AddJoined(c.Joined); err != nil {
 		return err
 	}
-	newest := c.newest()
+	now := h.inForce()
 	for _, s := range c.Shares {
-		if err := errors.Join(ks.StageKeyShare(s), ks.Activate(s.ID)); err != nil {
+		if err := ks.StageKeyShare(s); err != nil {
 			return err
 		}
-		if newest[s.ID.Key] != s.ID {
-			if err := ks.Retire(s.ID); err != nil {
-				return err
-			}
+		switch {
+		case slices.Contains(now, s.ID):
+			err = ks.Activate(s.ID)
+		case s.ID.Epoch <= h.Epoch: // the ones before; a later epoch's stay staged until it is in force
+			err = errors.Join(ks.Activate(s.ID), ks.Retire(s.ID))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if err := ks.Put("attestation-seq", binary.BigEndian.AppendUint64(nil, c.Seq)); err != nil {

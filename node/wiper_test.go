@@ -38,18 +38,10 @@ func (c *cluster) reseat(p ledger.Proposal) {
 			c.next(ledger.KindTestSig, c.test(id))
 		}
 	}
-	o := c.s.Opening
-	if o == nil {
+	if c.s.Opening == nil {
 		c.t.Fatal("the next epoch is not opened")
 	}
-	a := ledger.Approval{
-		Cluster: c.s.Cluster, Epoch: c.s.Epoch().Number, Height: o.Height, Head: o.Head, RootHeight: o.Height, Root: o.Root, Members: o.Epoch.MembersHash(),
-	}
-	cert := ledger.Certificate{Approval: a}
-	for _, k := range c.keys[:c.s.Epoch().Q()] {
-		cert.Signatures = append(cert.Signatures, ledger.SignApproval(k, a))
-	}
-	c.say(0, ledger.KindFlip, cert)
+	c.say(0, ledger.KindFlip, c.flip())
 }
 
 // next has every member of the next epoch say something.

@@ -69,11 +69,13 @@ func newNodeBackupCmd() *cobra.Command {
 	var recipients []string
 	cmd := &cobra.Command{
 		Use: "backup", Short: "Write or verify the encrypted backup of a node",
-		Long: `Writes one file with the node's identity, its KeyShares of the current and the
-previous epoch, the sessions it joined, genesis and configuration, encrypted with
-a passphrase of its own or to age recipients. The node must be stopped. --verify
-decrypts a file and checks each KeyShare against the public commitments of its
-epoch; it starts nothing and needs no --dir. Exit code 3: wrong passphrase.
+		Long: `Writes one file with the node's identity, its KeyShares in force and those before
+them or staged for the next epoch, the sessions it joined, genesis and
+configuration, encrypted with a passphrase of its own or to age recipients. The
+node must be stopped; which KeyShares are in force it noted while it ran, and the
+output says since which height. --verify decrypts a file and checks each KeyShare
+against the public commitments of its epoch; it starts nothing and needs no --dir.
+Exit code 3: wrong passphrase.
 
 Keep one operator's backup in one place only: m of them together are the coins.`,
 		Example: "  coffer node backup --dir ./n1 --out ./n1.backup\n  coffer node backup --verify ./n1.backup",
@@ -234,22 +236,34 @@ func printBackup(cmd *cobra.Command, done, path string, h node.BackupHeader, asJ
 	out := cmd.OutOrStdout()
 	if asJSON {
 		type key struct {
-			Key   string `json:"key"`
-			Epoch uint64 `json:"epoch"`
-			M     uint64 `json:"m"`
-			N     uint64 `json:"n"`
-			Pub   string `json:"pub"`
+			Key     string `json:"key"`
+			Epoch   uint64 `json:"epoch"`
+			M       uint64 `json:"m"`
+			N       uint64 `json:"n"`
+			Pub     string `json:"pub"`
+			InForce bool   `json:"in_force"`
 		}
 		keys := []key{}
 		for _, k := range h.Keys {
-			keys = append(keys, key{k.Key, k.Epoch, k.M, k.N, fmt.Sprintf("%x", k.Pub)})
+			keys = append(keys, key{k.Key, k.Epoch, k.M, k.N, fmt.Sprintf("%x", k.Pub), k.InForce})
 		}
 		return json.NewEncoder(out).Encode(map[string]any{"ok": true, "file": path, "cluster": h.Name, "node": h.Node.String(), "epoch": h.Epoch,
-			"created": time.UnixMilli(int64(h.Millis)).UTC(), "keys": keys})
+			"height": h.Height, "created": time.UnixMilli(int64(h.Millis)).UTC(), "keys": keys})
 	}
-	fmt.Fprintf(out, "%-8s %s\ncluster  %s\nnode     %s\nepoch    %d\ncreated  %s\n", done, path, h.Name, h.Node, h.Epoch, time.UnixMilli(int64(h.Millis)).UTC().Format(time.RFC3339))
+	since := fmt.Sprintf("in force since height %d, as the node's own ledger has it", h.Height)
+	if h.Height == 0 {
+		since = "of the newest key shares: the node has no note of which are in force. After a rollback these are not: start it once"
+	}
+	fmt.Fprintf(out, "%-8s %s\ncluster  %s\nnode     %s\nepoch    %d, %s\ncreated  %s\n", done, path, h.Name, h.Node, h.Epoch, since, time.UnixMilli(int64(h.Millis)).UTC().Format(time.RFC3339))
 	for _, k := range h.Keys {
-		fmt.Fprintf(out, "key      %s epoch %d, %d of %d sign, %x\n", k.Key, k.Epoch, k.M, k.N, k.Pub)
+		why := "kept in case a vote goes back to it"
+		switch {
+		case k.InForce:
+			why = "in force"
+		case k.Epoch > h.Epoch:
+			why = "staged"
+		}
+		fmt.Fprintf(out, "key      %s epoch %d, %s, %d of %d sign, %x\n", k.Key, k.Epoch, why, k.M, k.N, k.Pub)
 	}
 	return nil
 }

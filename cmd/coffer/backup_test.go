@@ -87,8 +87,11 @@ func TestBackupCommands(t *testing.T) {
 		t.Error("took a passphrase that others can read")
 	}
 	out, err := nodeCmd(t, "backup", "--dir", dir, "--out", file, "--passphrase-file", old, "--backup-passphrase-file", pass)
-	if err != nil || !strings.Contains(out, "3 of 4 sign") || !strings.Contains(out, id.String()) {
+	if err != nil || !strings.Contains(out, "epoch 1, in force, 3 of 4 sign") || !strings.Contains(out, id.String()) {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(out, "no note of which are in force") { // it never ran
+		t.Errorf("how does it know?\n%s", out)
 	}
 	out, err = nodeCmd(t, "backup", "--verify", file, "--backup-passphrase-file", pass, "--json")
 	if err != nil || !strings.Contains(out, `"ok":true`) {
