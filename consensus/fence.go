@@ -74,7 +74,8 @@ func (f *fence) RequestVote(id raft.ServerID, target raft.ServerAddress, args *r
 // takes from the queue of 128 batches, and then passes over the configurations among
 // what it applied.
 func (f *fence) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if reasons := f.c.guard.reasons.Load(); reasons > args.LeaderCommitIndex {
+	// A heartbeat names no entry: with a commit it would lose raft's short cut.
+	if reasons := f.c.guard.reasons.Load(); args.PrevLogEntry > 0 && reasons > args.LeaderCommitIndex {
 		told := *args
 		told.LeaderCommitIndex = reasons
 		args = &told
