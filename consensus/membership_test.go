@@ -198,6 +198,32 @@ func TestMembership_PowerLossInAChange(t *testing.T) {
 	})
 }
 
+// told keeps what is sent.
+type told struct {
+	raft.Transport
+	args raft.AppendEntriesRequest
+}
+
+func (t *told) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse) error {
+	t.args = *args
+	return nil
+}
+
+// A heartbeat is told by what it does not hold: raft answers it past its own queue.
+//
+// Seen failing without the condition on PrevLogEntry ("0 → 7").
+func TestFence_TellsReasons(t *testing.T) {
+	c, sent := &Consensus{guard: &guardedLog{}}, &told{}
+	c.guard.reasons.Store(7)
+	f := newFence(sent, c, nil)
+	for _, x := range []struct{ prev, commit, want uint64 }{{0, 0, 0}, {9, 0, 7}, {9, 8, 8}} {
+		args := raft.AppendEntriesRequest{PrevLogEntry: x.prev, LeaderCommitIndex: x.commit}
+		if err := f.AppendEntries("", "", &args, nil); err != nil || sent.args.LeaderCommitIndex != x.want || args.LeaderCommitIndex != x.commit {
+			t.Errorf("after entry %d: commit %d → %d, want %d; %v", x.prev, x.commit, sent.args.LeaderCommitIndex, x.want, err)
+		}
+	}
+}
+
 // The leader proposed by its state, and the command that says otherwise stands
 // before the entry in the log: a follower that has applied it takes the entry.
 func TestMembership_EntryBehindItsReason(t *testing.T) {
