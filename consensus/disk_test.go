@@ -222,3 +222,30 @@ func BenchmarkSubmit(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkHandover is one planned change of the leader: until Transfer is done, until
+// another member leads, and until it has ordered a command that came in anew.
+func BenchmarkHandover(b *testing.B) {
+	d := newDisks(b, 4)
+	defer d.stopAll()
+	var given, led, ordered time.Duration
+	for i := range b.N {
+		l := d.leader()
+		d.submit(l, fmt.Sprint("before ", i))
+		d.agree(l.Height(), d.members...)
+		start := time.Now()
+		if err := l.Transfer(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		given += time.Since(start)
+		next := d.leader(d.others(l)...)
+		led += time.Since(start)
+		d.submit(next, fmt.Sprint("after ", i))
+		ordered += time.Since(start)
+	}
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(b.N) }
+	b.ReportMetric(ms(given), "given-ms")
+	b.ReportMetric(ms(led), "led-ms")
+	b.ReportMetric(ms(ordered), "ordered-ms")
+	b.ReportMetric(0, "ns/op")
+}

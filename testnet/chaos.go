@@ -158,8 +158,15 @@ func (r *chaosRun) try(ctx context.Context, rep *ChaosReport, kinds []string) (e
 	defer endWatch()
 	var work, watch sync.WaitGroup
 	lender, borrower, saver := ps[togglers], ps[togglers+1], ps[togglers+2]
-	for _, p := range ps[:togglers] {
-		work.Go(func() { r.load.toggle(loading, answering, p) })
+	for i, p := range ps[:togglers] {
+		// One after the other, so that a request comes all the time: from a fault to the next
+		// request acknowledged would else be the pause between two bursts.
+		turn := time.Now().Add(time.Duration(i) * toggleEvery / togglers)
+		work.Go(func() {
+			if sleepUntil(loading, turn) {
+				r.load.toggle(loading, answering, p)
+			}
+		})
 	}
 	work.Go(func() {
 		r.load.pay(loading, answering, lender, address.ActionWithdraw, usdtPool, borrowUnits, payoutEvery)
