@@ -59,9 +59,12 @@ func (s *State) Execute(raw []byte) Result { return s.ExecuteWith(raw, computed{
 // beforehand, the result and the state are the same.
 func (s *State) ExecuteWith(raw []byte, v Verdicts) Result {
 	x := &execution{s: s, verdicts: v}
-	before := s.Opening
-	code := x.run(raw)
-	opened := x.s.Opening != nil && before == nil
+	return s.close(x, raw, x.run(raw))
+}
+
+// close ends a command that came to code: s is what x left, and the head covers it.
+func (s *State) close(x *execution, raw []byte, code Code) Result {
+	opened := x.s.Opening != nil && s.Opening == nil
 	s.become(x.s)
 
 	s.Height++
@@ -161,10 +164,7 @@ func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
 	o := x.overlay()
 	defer func() {
 		if r := recover(); r != nil {
-			// Not r's text: it is the compiler's, and state must not depend on it.
-			x.s.OutflowsHalt = string(Broken) + ": " + what
-			x.emit(Event{Name: "broken", Note: what})
-			code = Broken
+			code = x.breaks(what) // not r's text: it is the compiler's, and state must not depend on it
 		}
 	}()
 	code = f(o)
@@ -173,6 +173,13 @@ func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
 	}
 	x.keep(o)
 	return code
+}
+
+// breaks halts all outflows.
+func (x *execution) breaks(what string) Code {
+	x.s.OutflowsHalt = string(Broken) + ": " + what
+	x.emit(Event{Name: "broken", Note: what})
+	return Broken
 }
 
 // keep puts an overlay in the place of what it was laid over.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 
 	"github.com/coffer-network/coffer/consensus"
@@ -16,6 +17,9 @@ type app struct {
 	state   *ledger.State // consensus alone works on it
 	judges  *verifier
 	history *history.Store // told of every command; nil: nobody
+	strikes []signedStrike
+	trail   *trail
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	view    *ledger.State
@@ -77,7 +81,13 @@ func (a *app) Apply(txs [][]byte) []consensus.Result {
 	rs := make([]consensus.Result, len(txs))
 	var told []history.Record
 	for i, tx := range txs {
-		r := a.state.ExecuteWith(tx, a.judges)
+		a.trail.begins(a.state.Height+1, tx)
+		var r ledger.Result
+		if a.struck(tx) {
+			r = a.state.Strike(tx)
+		} else {
+			r = a.state.ExecuteWith(tx, a.judges)
+		}
 		rs[i] = consensus.Result{Header: r.Header, Code: r.Code}
 		if a.history != nil {
 			var c ledger.Command
@@ -88,6 +98,7 @@ func (a *app) Apply(txs [][]byte) []consensus.Result {
 			told = append(told, history.Of(a.state, known, r))
 		}
 	}
+	a.trail.ends()
 	a.publish()
 	if a.history != nil {
 		a.history.Applied(told...)

@@ -32,6 +32,8 @@ type Config struct {
 	Limits []Limit `toml:"limit,omitempty"`  // what this node signs at most
 	Screen string  `toml:"screen,omitempty"` // URL of the operator's screening service; empty: none
 
+	Strikes []StrikeConfig `toml:"strike,omitempty"` // commands that end every process (spec: consensus §1)
+
 	Alerts []alert.Rule `toml:"alerts,omitempty"` // webhooks of this node's operator
 
 	// TraitorOf makes this node a traitor of the cluster with this genesis hash,
@@ -156,6 +158,9 @@ func (c Config) Validate(g ledger.Genesis) error {
 		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
 			return fmt.Errorf("operator listener %q: want a loopback address", c.Operator)
 		}
+	}
+	if _, err := c.strikes(g.Hash()); err != nil {
+		return err
 	}
 	if len(c.Checkpoints) > consensus.MaxCheckpoints {
 		return fmt.Errorf("%d checkpoints, at most %d", len(c.Checkpoints), consensus.MaxCheckpoints)

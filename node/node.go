@@ -159,7 +159,10 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	n.history = history.Open(history.Config{
 		Dir: filepath.Join(cfg.Dir, "history"), Cluster: n.app.state.Cluster, Log: n.log, Failed: n.metrics.historyFailed,
 	})
-	n.app.history = n.history
+	n.app.history, n.app.log = n.history, n.log
+	if n.app.strikes, err = cfg.strikes(n.app.state.Cluster); err != nil {
+		return nil, err
+	}
 	n.alerts, err = alert.New(alert.Config{
 		Rules: cfg.Alerts, Genesis: g, Source: n, History: n.history, Log: n.log, Count: n.metrics.alert,
 	})
@@ -206,6 +209,13 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "raft"), 0o700); err != nil {
 		return nil, err
+	}
+	var unfinished string
+	if n.app.trail, unfinished, err = openTrail(filepath.Join(cfg.Dir, "raft", "applying")); err != nil {
+		return nil, err
+	}
+	if unfinished != "" {
+		n.log.Warn("this node ended while it applied a command: if it does so again, see the runbook on Broken", slog.String("command", unfinished))
 	}
 	if n.raft, err = raftlog.Open(filepath.Join(cfg.Dir, "raft", "log")); err != nil {
 		return nil, err
@@ -357,6 +367,9 @@ func (n *Node) Close() error {
 	}
 	if n.history != nil {
 		errs = append(errs, n.history.Close())
+	}
+	if n.app != nil {
+		errs = append(errs, n.app.trail.close())
 	}
 	if n.keys != nil {
 		errs = append(errs, n.keys.Close())

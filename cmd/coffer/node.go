@@ -27,7 +27,7 @@ func newNodeCmd() *cobra.Command {
 		Args:    args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newNodeInitCmd(), newNodeGenesisCmd(), newNodeStartCmd(), newNodeBackupCmd(), newNodeRestoreCmd(), newNodeDrillCmd(), newNodeJoinCmd(), newNodeLeaveCmd())
+	cmd.AddCommand(newNodeInitCmd(), newNodeGenesisCmd(), newNodeStartCmd(), newNodeBackupCmd(), newNodeRestoreCmd(), newNodeDrillCmd(), newNodeJoinCmd(), newNodeLeaveCmd(), newNodeStrikeCmd())
 	return cmd
 }
 
