@@ -83,6 +83,55 @@ func TestArithmeticAgreesWithBig(t *testing.T) {
 	})
 }
 
+// Quotients whose words are guessed too large once and twice, and divisors as
+// large as what is divided: seen red with one correction in divStep, with
+// none, and with its largest guess left out.
+func TestDivisionAtTheEdges(t *testing.T) {
+	limbs := []uint64{0, 1, 1<<63 - 1, 1 << 63, 1<<63 + 1, 1<<64 - 2, 1<<64 - 1}
+	var ints []Int
+	for _, hi := range limbs {
+		for _, lo := range limbs {
+			ints = append(ints, Int{hi: hi, lo: lo})
+		}
+	}
+	for _, a := range ints {
+		for _, b := range ints {
+			p := new(big.Int).Mul(bigOf(a), bigOf(b))
+			for _, d := range ints {
+				q, r, err := mulDiv(a, b, d)
+				switch back := new(big.Int); {
+				case d.IsZero():
+					if !errors.Is(err, ErrDivZero) {
+						t.Fatalf("%v·%v/0: %v", a, b, err)
+					}
+				case err != nil:
+					if back.Rsh(p, 128).Cmp(bigOf(d)) < 0 || !errors.Is(err, ErrOverflow) {
+						t.Fatalf("%v·%v/%v: %v", a, b, d, err)
+					}
+				case back.Add(back.Mul(bigOf(q), bigOf(d)), bigOf(r)).Cmp(p) != 0 || !r.Less(d):
+					t.Fatalf("%v·%v/%v: %v, rest %v", a, b, d, q, r)
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkMulDiv(bench *testing.B) {
+	price := New(6_000_000_000_000)
+	for _, c := range []struct {
+		name string
+		d    Int
+	}{{"ray", Ray}, {"wad", Wad}, {"bps", Bps}} {
+		bench.Run(c.name, func(bench *testing.B) {
+			for i := range bench.N {
+				if _, err := MulDivFloor(Int{lo: uint64(i) << 20}, price, c.d); err != nil {
+					bench.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func TestWideAgreesWithBig(t *testing.T) {
 	top := new(big.Int).Lsh(big.NewInt(1), 256)
 	rapid.Check(t, func(t *rapid.T) {

@@ -79,22 +79,17 @@ func (w Wide) Mul(o Wide) (Wide, error) {
 func (w Wide) AddMul(a, b Int) (Wide, error) { return w.Add(Product(a, b)) }
 
 // Product returns a·b, which always fits.
-func Product(a, b Int) Wide {
-	x, y := a.wide(), b.wide()
-	var r Wide
-	r.v.Mul(&x, &y)
-	return r
-}
+func Product(a, b Int) Wide { return Wide{product(a, b)} }
 
 // WideFloor returns ⌊a·b/d⌋.
 func WideFloor(a, b, d Wide) (Wide, error) {
-	q, _, err := mulDiv(a, b, d)
+	q, _, err := mulDivWide(a, b, d)
 	return q, err
 }
 
 // WideCeil returns ⌈a·b/d⌉.
 func WideCeil(a, b, d Wide) (Wide, error) {
-	q, r, err := mulDiv(a, b, d)
+	q, r, err := mulDivWide(a, b, d)
 	if err != nil || r.IsZero() {
 		return q, err
 	}
@@ -103,7 +98,7 @@ func WideCeil(a, b, d Wide) (Wide, error) {
 
 // WideHalfUp returns ⌊(a·b + ⌊d/2⌋)/d⌋.
 func WideHalfUp(a, b, d Wide) (Wide, error) {
-	q, r, err := mulDiv(a, b, d)
+	q, r, err := mulDivWide(a, b, d)
 	if err != nil {
 		return q, err
 	}
@@ -116,9 +111,9 @@ func WideHalfUp(a, b, d Wide) (Wide, error) {
 	return q.Add(one.Wide())
 }
 
-// mulDiv returns quotient and remainder of a·b/d. The divisor is tested first:
+// mulDivWide returns quotient and remainder of a·b/d. The divisor is tested first:
 // uint256 answers a division by zero with 0 and without an error.
-func mulDiv(a, b, d Wide) (q, r Wide, err error) {
+func mulDivWide(a, b, d Wide) (q, r Wide, err error) {
 	if d.IsZero() {
 		return Wide{}, Wide{}, ErrDivZero
 	}
