@@ -27,7 +27,7 @@ type Accounts struct {
 
 // book is what a fold leaves behind: rows, and where the finder looks (risk.go).
 type book struct {
-	rows  rows     // by accountKey: marks and packed account (rowOf)
+	rows  rows     // by accountKey: marks and packed account (appendRow)
 	risk  rows     // all marks, by riskKey, with nothing behind them
 	fresh []string // keys of accounts that wait to be weighed
 	unset bool     // no mark holds
@@ -398,7 +398,7 @@ func (l *accountLoading) add(list []packedRow) error {
 		}
 		l.t.move(nil, a.Positions)
 		l.t.n++
-		l.rows.add(key, rowOf(nil, false, r.Packed))
+		l.rows.add(key, unmarkedHead+string(r.Packed))
 		l.last = key
 	}
 	return nil

@@ -130,7 +130,7 @@ func (s *State) leg(a Account, at Position, price Price, how pricing) (leg, erro
 		p = &Pool{Param: PoolParam{Asset: at.Pool}}
 	}
 	q := s.quote(p, price, how)
-	return q.leg(s, a, at)
+	return q.leg(s, &a, at)
 }
 
 // quote is what legs in one pool have in common.
@@ -158,13 +158,13 @@ func (s *State) quote(p *Pool, price Price, how pricing) quote {
 }
 
 // leg is a position at the quote.
-func (q *quote) leg(s *State, a Account, at Position) (leg, error) {
+func (q *quote) leg(s *State, a *Account, at Position) (leg, error) {
 	l := q.empty
 	var c fixed.Calc
 	l.Supply = c.MulDivFloor(at.Supply, q.supplyIndex, fixed.Ray)
 	l.Collateral = l.Supply
-	if counts := s.collateral(a, at); counts != at.Supply {
-		l.Collateral = c.MulDivFloor(counts, q.supplyIndex, fixed.Ray)
+	if len(a.Unfinal) > 0 {
+		l.Collateral = c.MulDivFloor(s.collateral(*a, at), q.supplyIndex, fixed.Ray)
 	}
 	l.Debt = c.MulDivCeil(at.Debt, q.borrowIndex, fixed.Ray)
 	return l, c.Err()

@@ -94,13 +94,18 @@ func unpackAccount(packed string) (a Account, err error) {
 	return a, nil
 }
 
-// unpackLending reads only Positions and Unfinal.
-func unpackLending(packed string) Account {
-	var a Account
+// unpackLending reads only Positions and Unfinal, into the lists that a has.
+func (a *Account) unpackLending(packed string) {
+	a.Positions, a.Unfinal = a.Positions[:0], a.Unfinal[:0]
 	p := packing{in: packed}
 	if a.lending(&p); p.bad {
 		panic(errPacked) // every row was packed or read whole before
 	}
+}
+
+// unpackLending is an account of which only Positions and Unfinal are read.
+func unpackLending(packed string) (a Account) {
+	a.unpackLending(packed)
 	return a
 }
 
@@ -200,7 +205,7 @@ func packList[T any](p *packing, list *[]T, element func(*T)) {
 		}
 		return
 	}
-	if n > 0 {
+	if n > uint64(cap(*list)) {
 		*list = make([]T, 0, min(n, maxPromised))
 	}
 	for i := range n {

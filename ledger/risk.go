@@ -77,21 +77,16 @@ const (
 	markBytes = 6
 )
 
-func rowOf(marks []mark, waits bool, packed []byte) string {
-	var b strings.Builder
-	b.Grow(1 + markBytes*len(marks) + len(packed))
+func appendRow(b []byte, marks []mark, waits bool, packed string) []byte {
 	head := byte(len(marks))
 	if waits {
 		head |= unmarked
 	}
-	b.WriteByte(head)
+	b = append(b, head)
 	for _, m := range marks {
-		var e [markBytes]byte
-		m.append(e[:0])
-		b.Write(e[:])
+		b = m.append(b)
 	}
-	b.Write(packed)
-	return b.String()
+	return append(b, packed...)
 }
 
 func (m mark) append(b []byte) []byte {
@@ -157,6 +152,7 @@ func (s *State) unhealthy() []AccountID {
 			ids = append(ids, keyAccount(key))
 		}
 	}
+	f.settle()
 	f.book.fresh = nil
 	slices.Sort(ids) // keys of texts come after all others
 	return ids
@@ -172,6 +168,10 @@ type finder struct {
 	quotes []quote // by the number that pairs give a pool
 	legs   []leg   // of the account being weighed
 	at     []int   // their pools' numbers
+	weighs Account // that account: its lists are used again
+
+	rows, risk []edit // what becomes of the book, once all are weighed
+	bytes      []byte // of their values
 }
 
 // newFinder has marks that hold. Where many wait, one walk sets them cheaper.
@@ -264,12 +264,13 @@ func (f *finder) weigh(key string) bool {
 	if !ok {
 		return false
 	}
-	weighed, below := f.weighLegs(unpackLending(packedOf(row)))
+	f.weighs.unpackLending(packedOf(row))
+	weighed, below := f.weighLegs(&f.weighs)
 	if below && !waits(row) {
 		return true // its marks found it, and will again
 	}
 	if marks := f.marks(weighed); waits(row) || farther(marksOf(row), marks) {
-		f.book.remark(key, row, marks)
+		f.remark(key, row, marks)
 	}
 	return below
 }
@@ -284,7 +285,7 @@ const (
 )
 
 // weighLegs weighs an account.
-func (f *finder) weighLegs(a Account) (o outcome, below bool) {
+func (f *finder) weighLegs(a *Account) (o outcome, below bool) {
 	if !a.indebted() {
 		return noDebt, false
 	}
@@ -413,9 +414,11 @@ func (f *finder) mark() {
 	b := f.book
 	accounts, entries := newLoading(), make([]string, 0, b.risk.n)
 	for key, row := range b.rows.from("") {
-		weighed, _ := f.weighLegs(unpackLending(packedOf(row)))
+		f.weighs.unpackLending(packedOf(row))
+		weighed, _ := f.weighLegs(&f.weighs)
 		marks := f.marks(weighed)
-		accounts.add(key, rowOf(marks, false, []byte(packedOf(row))))
+		f.bytes = appendRow(f.bytes[:0], marks, false, packedOf(row))
+		accounts.add(key, string(f.bytes))
 		for _, m := range marks {
 			entries = append(entries, riskKey(m, key))
 		}
@@ -428,18 +431,30 @@ func (f *finder) mark() {
 	b.rows, b.risk, b.fresh, b.unset = accounts.done(), risk.done(), nil, false
 }
 
-// remark replaces the marks of an account.
-func (b *book) remark(key, row string, marks []mark) {
+// remark replaces the marks of an account, when settle comes. Keys come
+// ascending.
+func (f *finder) remark(key, row string, marks []mark) {
 	old := marksOf(row)
 	for _, m := range old {
 		if !slices.Contains(marks, m) {
-			b.risk.delete(riskKey(m, key))
+			f.risk = append(f.risk, edit{key: riskKey(m, key), gone: true})
 		}
 	}
 	for _, m := range marks {
 		if !slices.Contains(old, m) {
-			b.risk.set(riskKey(m, key), nil)
+			f.risk = append(f.risk, edit{key: riskKey(m, key)})
 		}
 	}
-	b.rows.set(key, []byte(rowOf(marks, false, []byte(packedOf(row)))))
+	at := len(f.bytes)
+	f.bytes = appendRow(f.bytes, marks, false, packedOf(row))
+	f.rows = append(f.rows, edit{key: key, value: f.bytes[at:len(f.bytes):len(f.bytes)]})
+}
+
+// settle writes what remark gathered: marks that one price has passed lie in few
+// pages, and each of them is written once.
+func (f *finder) settle() {
+	slices.SortFunc(f.risk, func(a, b edit) int { return strings.Compare(a.key, b.key) })
+	f.book.risk.apply(f.risk)
+	f.book.rows.apply(f.rows)
+	f.risk, f.rows, f.bytes = nil, nil, nil
 }

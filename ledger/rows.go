@@ -234,56 +234,72 @@ func (r *rows) get(key string) (string, bool) {
 	return v, ok
 }
 
-func (r *rows) set(key string, value []byte) {
-	if len(key) > maxKeyBytes {
-		panic("rows: a key too long")
-	}
-	page := r.page(key)
-	start, end, old, found := seek(page, key)
-	if found && old == string(value) {
-		return
-	}
-	var length [binary.MaxVarintLen64]byte
-	size := binary.PutUvarint(length[:], uint64(len(value)))
-	var b strings.Builder
-	b.Grow(len(page) - (end - start) + 1 + len(key) + size + len(value))
-	b.WriteString(page[:start])
-	b.WriteByte(byte(len(key)))
-	b.WriteString(key)
-	b.Write(length[:size])
-	b.Write(value)
-	b.WriteString(page[end:])
-	if !found {
-		r.n++
-	}
-	r.replace(key, b.String())
+// edit is what becomes of one row.
+type edit struct {
+	key   string
+	value []byte
+	gone  bool
 }
 
-func (r *rows) delete(key string) {
-	page := r.page(key)
-	start, end, _, found := seek(page, key)
-	if !found {
-		return
+func (r *rows) set(key string, value []byte) { r.apply([]edit{{key: key, value: value}}) }
+
+func (r *rows) delete(key string) { r.apply([]edit{{key: key, gone: true}}) }
+
+// apply makes edits, which ascend by key. Those that fall in one page write it
+// once.
+func (r *rows) apply(edits []edit) {
+	for len(edits) > 0 {
+		if len(edits[0].key) > maxKeyBytes {
+			panic("rows: a key too long")
+		}
+		if r.top == nil {
+			page, n := r.merge("", edits, 1<<64-1)
+			if edits = edits[n:]; page != "" {
+				r.begin(page)
+			}
+			continue
+		}
+		n, right := r.put(&r.top, edits, 1<<64-1)
+		edits = edits[n:]
+		r.grow(right)
+		for len(r.top.below) == 1 {
+			r.top = r.top.below[0]
+		}
+		if r.top.len() == 0 {
+			r.top = nil
+		}
 	}
-	r.n--
-	r.replace(key, page[:start]+page[end:])
 }
 
-// replace puts a page in the place of the one where key lies, or would; an empty
-// one takes it away.
-func (r *rows) replace(key, page string) {
-	if r.top == nil {
-		r.top = &shelf{own: r.own, pages: make([]string, 0, shelfWidth)}
-		r.top.insert(0, page, nil)
-		return
+// begin puts the first page into an empty map.
+func (r *rows) begin(page string) {
+	r.top = &shelf{own: r.own, pages: make([]string, 0, shelfWidth)}
+	r.top.insert(0, page, nil)
+}
+
+// merge is a page after the first n edits: at least one, and as many as have
+// prefixes below bound and leave the page small enough to be cut in two.
+func (r *rows) merge(page string, edits []edit, bound uint64) (merged string, n int) {
+	var room [3 * pageBytes]byte
+	out, at := room[:0], 0
+	for n == 0 || n < len(edits) && len(out)+len(page)-at < pageBytes*3/2 && prefix(edits[n].key) < bound {
+		e := &edits[n]
+		start, end, _, found := seek(page[at:], e.key)
+		out = append(out, page[at:at+start]...)
+		at += end
+		if !e.gone {
+			out = append(append(out, byte(len(e.key))), e.key...)
+			out = append(binary.AppendUvarint(out, uint64(len(e.value))), e.value...)
+		}
+		switch {
+		case found && e.gone:
+			r.n--
+		case !found && !e.gone:
+			r.n++
+		}
+		n++
 	}
-	r.grow(r.put(&r.top, key, prefix(key), page))
-	for len(r.top.below) == 1 {
-		r.top = r.top.below[0]
-	}
-	if r.top.len() == 0 {
-		r.top = nil
-	}
+	return string(append(out, page[at:]...)), n
 }
 
 // grow puts beside the top what did not fit in it, if any.
@@ -297,26 +313,31 @@ func (r *rows) grow(right *shelf) {
 	r.top = top
 }
 
-// put is replace in what at points to. It returns what did not fit.
-func (r *rows) put(at **shelf, key string, p uint64, page string) (right *shelf) {
+// put makes the first n edits in what at points to, all in one page. bound is the
+// prefix of what comes behind it. It returns what did not fit.
+func (r *rows) put(at **shelf, edits []edit, bound uint64) (n int, right *shelf) {
 	s := r.writable(at)
-	i := s.find(key, p)
-	if s.below == nil {
-		return s.putPage(i, key, page)
+	i := s.find(edits[0].key, prefix(edits[0].key))
+	if i+1 < s.len() {
+		bound = s.first[i+1]
 	}
-	more := r.put(&s.below[i], key, p, page)
+	if s.below == nil {
+		page, n := r.merge(s.pages[i], edits, bound)
+		return n, s.putPage(i, edits[n-1].key, page)
+	}
+	n, more := r.put(&s.below[i], edits, bound)
 	if s.below[i].len() == 0 {
 		s.remove(i)
-		return nil
+		return n, nil
 	}
 	s.first[i] = s.below[i].first[0]
 	if more != nil {
-		return s.insert(i+1, "", more)
+		return n, s.insert(i+1, "", more)
 	}
 	if s.below[i].len() < sparseShelf {
 		r.join(s, max(i-1, 0))
 	}
-	return nil
+	return n, nil
 }
 
 // join makes one shelf of those at i and right of it, if they leave room enough.
@@ -331,7 +352,7 @@ func (r *rows) join(s *shelf, i int) {
 }
 
 // putPage puts a page in the place of the one at i, which differs from it in
-// the row of key. One that grew too large shares with a page beside it, or is
+// rows of which that of key is the last. One that grew too large shares with a page beside it, or is
 // cut; one that became small joins one.
 func (s *shelf) putPage(i int, key, page string) (right *shelf) {
 	beside := func(most int) int { // the left one of two pages that are not larger
@@ -446,7 +467,7 @@ func (l *loading) flush() {
 	page := strings.Clone(l.page.String()) // no larger than what it holds
 	l.page.Reset()
 	if l.r.top == nil {
-		l.r.replace("", page)
+		l.r.begin(page)
 		return
 	}
 	l.r.grow(l.r.top.add(page))

@@ -69,7 +69,9 @@ func (r *rows) check() error {
 //
 // Seen red with a shelf written to without looking whose it is (writable), with
 // prefixes that are equal taken for equal keys (find), and with a first page that
-// got a smaller key and a shelf above that was not told (put).
+// got a smaller key and a shelf above that was not told (put); for edits together,
+// with the first page's taken for all (bound), and with the rest of a page lost
+// behind the last edit (merge).
 func TestRowsLikeAMap(t *testing.T) {
 	key := func(i int) string {
 		switch i % 4 {
@@ -111,7 +113,7 @@ func TestRowsLikeAMap(t *testing.T) {
 			from, count := rapid.IntRange(0, 3000).Draw(t, "from"), rapid.OneOf(rapid.IntRange(1, 300), rapid.IntRange(1, 300), rapid.IntRange(1, 300), rapid.Just(4_000)).Draw(t, "count")
 			by := rapid.SampledFrom([]int{1, -1, 4, 17}).Draw(t, "by")
 			value := strings.Repeat("v", rapid.SampledFrom([]int{0, 3, 100, 700, 2000}).Draw(t, "size")) + fmt.Sprint(step)
-			op := rapid.SampledFrom([]string{"set", "set", "set", "delete", "copy", "copy and go on with the original's copy"}).Draw(t, "op")
+			op := rapid.SampledFrom([]string{"set", "set", "set", "delete", "apply", "copy", "copy and go on with the original's copy"}).Draw(t, "op")
 			switch op {
 			case "set":
 				for i := range count {
@@ -125,6 +127,20 @@ func TestRowsLikeAMap(t *testing.T) {
 					r.delete(k)
 					delete(model, k)
 				}
+			case "apply":
+				edits := map[string]edit{}
+				for i := range count {
+					k := key(max(from+i*by, 0))
+					edits[k] = edit{key: k, value: []byte(value), gone: i%3 == 0}
+					if model[k] = value; i%3 == 0 {
+						delete(model, k)
+					}
+				}
+				var list []edit
+				for _, k := range slices.Sorted(maps.Keys(edits)) {
+					list = append(list, edits[k])
+				}
+				r.apply(list)
 			default: // the original is not written to again
 				c, d := r.copy(), r.copy()
 				copies = append(copies, copied{&c, maps.Clone(model)})
