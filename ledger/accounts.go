@@ -19,9 +19,10 @@ type Accounts struct {
 	book *book // as of the last fold; nil: empty
 	mine bool  // nobody else sees book: it may be written in place
 
-	recent []change // since the last fold, in order of the first touch
-	held   []shares // of all accounts, ascending by pool
-	own    bool     // nobody else sees the arrays of recent and held
+	recent []change  // since the last fold, in order of the first touch
+	held   []*shares // of all accounts, ascending by pool; replaced, never written to
+	own    bool      // nobody else sees the arrays of recent and held
+	busy   bool      // of one command's overlay: nobody else reads it, so that get may write to recent
 	n      int
 }
 
@@ -38,19 +39,24 @@ type book struct {
 	tree    *accountTree // of the last root; nil: none yet (accounts_root.go)
 	changed []uint16     // buckets that differ from tree
 	rooted  *rooted      // what the last root was computed from, for proofs
+
+	room []byte // for packing, of the one who may write to it
 }
 
 func (b *book) copy() *book {
 	c := *b
+	c.room = nil
 	c.rows, c.risk = b.rows.copy(), b.risk.copy()
 	c.fresh, c.changed = slices.Clip(b.fresh), slices.Clip(b.changed)
 	return &c
 }
 
-// change is an account that differs from its row.
+// change is an account that differs from its row, or was read by a command that
+// may write it next.
 type change struct {
 	Account
 	gone bool
+	same bool // only read
 
 	key       string     // accountKey of its id
 	row       string     // what it differs from; empty: there is none
@@ -65,7 +71,11 @@ type shares struct {
 }
 
 // maxRecent is how many changes are kept unpacked: they are searched one by one.
-const maxRecent = 64
+// Beyond maxRead of them nothing is kept that is only read.
+const (
+	maxRecent = 64
+	maxRead   = 8
+)
 
 // copy is table.copy. A copy shares the book until either side folds.
 func (t *Accounts) copy(frozen bool) Accounts {
@@ -73,7 +83,7 @@ func (t *Accounts) copy(frozen bool) Accounts {
 		t.mine, t.own = false, false
 	}
 	c := *t
-	c.mine, c.own = false, false
+	c.mine, c.own, c.busy = false, false, false
 	return c
 }
 
@@ -82,7 +92,7 @@ func (t *Accounts) copy(frozen bool) Accounts {
 // book: see inherit.
 func (t *Accounts) overlay() Accounts {
 	c := *t
-	c.mine, c.own = false, false
+	c.mine, c.own, c.busy = false, false, true
 	return c
 }
 
@@ -114,19 +124,37 @@ func (t *Accounts) get(id AccountID) (Account, bool) {
 	if t.book == nil {
 		return Account{}, false
 	}
-	row, ok := t.book.rows.get(accountKey(id))
+	key := accountKey(id)
+	row, ok := t.book.rows.get(key)
 	if !ok {
 		return Account{}, false
 	}
 	a := must(unpackAccount(packedOf(row)))
 	a.ID = id
+	if t.busy && len(t.recent) < maxRead {
+		t.part()
+		t.recent = append(t.recent, change{Account: a, same: true, key: key, row: row, positions: a.Positions, unfinal: a.Unfinal})
+	}
 	return a, true
+}
+
+// part gives the table arrays of its own.
+func (t *Accounts) part() {
+	if !t.own {
+		t.recent, t.held, t.own = slices.Clone(t.recent), slices.Clone(t.held), true
+	}
 }
 
 // at returns the account, or one without any field.
 func (t *Accounts) at(id AccountID) Account { a, _ := t.get(id); return a }
 
-func (t *Accounts) has(id AccountID) bool { _, ok := t.get(id); return ok }
+func (t *Accounts) has(id AccountID) bool {
+	if i := t.touched(id); i >= 0 || t.book == nil {
+		return i >= 0 && !t.recent[i].gone
+	}
+	_, ok := t.book.rows.get(accountKey(id))
+	return ok
+}
 
 func (t *Accounts) len() int { return t.n }
 
@@ -160,9 +188,7 @@ func (t *Accounts) change(id AccountID, c change) {
 			c.positions, c.unfinal, old = before.Positions, before.Unfinal, before.Positions
 		}
 	}
-	if !t.own {
-		t.recent, t.held, t.own = slices.Clone(t.recent), slices.Clone(t.held), true
-	}
+	t.part()
 	t.move(old, c.Positions)
 	switch {
 	case was && c.gone:
@@ -182,35 +208,52 @@ func (t *Accounts) change(id AccountID, c change) {
 
 // move books the difference of two lists of positions in held.
 func (t *Accounts) move(old, now []Position) {
-	if slices.Equal(old, now) {
-		return
-	}
 	for _, at := range now {
+		was := Account{Positions: old}.position(at.Pool)
+		if was == at {
+			continue
+		}
 		h := t.holding(at.Pool)
-		h.supply = must(h.supply.Add(at.Supply.Wide()))
-		h.debt = must(h.debt.Add(at.Debt.Wide()))
+		h.supply = must(must(h.supply.Add(at.Supply.Wide())).Sub(was.Supply.Wide()))
+		h.debt = must(must(h.debt.Add(at.Debt.Wide())).Sub(was.Debt.Wide()))
 	}
-	for _, at := range old {
-		h := t.holding(at.Pool)
-		h.supply = must(h.supply.Sub(at.Supply.Wide()))
-		h.debt = must(h.debt.Sub(at.Debt.Wide()))
+	for _, was := range old {
+		if has := slices.ContainsFunc(now, func(at Position) bool { return at.Pool == was.Pool }); has {
+			continue
+		}
+		h := t.holding(was.Pool)
+		h.supply = must(h.supply.Sub(was.Supply.Wide()))
+		h.debt = must(h.debt.Sub(was.Debt.Wide()))
 	}
 }
 
+// holding is a new entry of held, in the place of the one before.
 func (t *Accounts) holding(pool string) *shares {
-	i, found := slices.BinarySearchFunc(t.held, pool, func(h shares, p string) int { return cmpText(h.pool, p) })
-	if !found {
-		t.held = slices.Insert(t.held, i, shares{pool: pool})
+	i, found := slices.BinarySearchFunc(t.held, pool, func(h *shares, p string) int { return cmpText(h.pool, p) })
+	h := &shares{pool: pool}
+	if found {
+		*h, t.held[i] = *t.held[i], h
+	} else {
+		t.held = slices.Insert(t.held, i, h)
 	}
-	return &t.held[i]
+	return h
+}
+
+// of is what all accounts together hold in a pool, only to be read; nil: nothing
+// ever. It is another one whenever it changes.
+func (t *Accounts) of(pool string) *shares {
+	for _, h := range t.held {
+		if h.pool == pool {
+			return h
+		}
+	}
+	return nil
 }
 
 // holds returns what all accounts together hold in a pool.
 func (t *Accounts) holds(pool string) (supply, debt fixed.Wide) {
-	for _, h := range t.held {
-		if h.pool == pool {
-			return h.supply, h.debt
-		}
+	if h := t.of(pool); h != nil {
+		return h.supply, h.debt
 	}
 	return supply, debt
 }
@@ -236,10 +279,15 @@ func (t *Accounts) fold() {
 	}
 	recent := t.recent
 	t.recent = nil
+	if !slices.ContainsFunc(recent, func(c change) bool { return !c.same }) {
+		return
+	}
 	b := t.writable()
-	buf := make([]byte, 0, 512) // as most rows need
 	for i := range recent {
 		c := &recent[i]
+		if c.same {
+			continue
+		}
 		if b.tree != nil && len(b.changed) < buckets {
 			b.changed = append(b.changed, bucketOf(c.key))
 		}
@@ -256,13 +304,13 @@ func (t *Accounts) fold() {
 		if c.row != "" {
 			head = marksHead(c.row)
 		}
-		buf = append(buf[:0], head...)
+		buf := append(b.room[:0], head...)
 		if !waits(head) && c.indebted() && !(c.row != "" && improved(Account{Positions: c.positions, Unfinal: c.unfinal}, c.Account)) {
 			buf[0] |= unmarked
 			b.fresh = append(b.fresh, c.key)
 		}
-		buf = packAccount(buf, c.Account)
-		b.rows.set(c.key, buf)
+		b.room = packAccount(buf, c.Account)
+		b.rows.set(c.key, b.room)
 	}
 }
 

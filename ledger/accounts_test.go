@@ -158,8 +158,18 @@ func TestAccountsLikeAMap(t *testing.T) {
 				}
 			case "overlay":
 				o := table.overlay()
+				for range rapid.IntRange(0, 3).Draw(r, "reads") { // what is kept of them is never another's
+					read := rapid.SampledFrom(ids).Draw(r, "read")
+					if a, ok := o.get(read); ok != o.has(read) || !reflect.DeepEqual(a, model[read]) {
+						r.Fatalf("the overlay has %+v, want %+v", a, model[read])
+					}
+				}
 				a := Account{ID: id, Nonce: 77}
-				o.put(id, a)
+				if rapid.Bool().Draw(r, "put") {
+					o.put(id, a)
+				} else if a = o.at(id); !o.has(id) {
+					continue
+				}
 				if rapid.Bool().Draw(r, "fold") {
 					o.fold()
 				}

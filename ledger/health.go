@@ -17,14 +17,14 @@ type leg struct {
 }
 
 // collValue is ⌊collateral·low/10^dec⌋.
-func (l leg) collValue(amount fixed.Int) (fixed.Int, error) {
+func (l *leg) collValue(amount fixed.Int) (fixed.Int, error) {
 	var c fixed.Calc
 	v := c.MulDivFloor(amount, l.Low, c.Pow10(l.Decimals))
 	return v, c.Err()
 }
 
 // debtValue is ⌈debt·high/10^dec⌉.
-func (l leg) debtValue(amount fixed.Int) (fixed.Int, error) {
+func (l *leg) debtValue(amount fixed.Int) (fixed.Int, error) {
 	var c fixed.Calc
 	v := c.MulDivCeil(amount, l.High, c.Pow10(l.Decimals))
 	return v, c.Err()
@@ -63,7 +63,8 @@ func sumUp(legs []leg) (Health, error) {
 		c fixed.Calc
 		h Health
 	)
-	for _, l := range legs {
+	for i := range legs {
+		l := &legs[i]
 		v := c.Int(l.collValue(l.Collateral))
 		h.CollValue = c.Add(h.CollValue, v)
 		h.DebtValue = c.Add(h.DebtValue, c.Int(l.debtValue(l.Debt)))

@@ -16,7 +16,7 @@ import (
 // original, which only its single writer may do.
 func (s *State) scratch(id AccountID) *State {
 	v := *s
-	v.Pools, v.Accounts, v.Suspense = table[string, Pool]{}, Accounts{}, table[string, Suspended]{}
+	v.Pools, v.Accounts, v.Suspense = Pools{}, Accounts{}, table[string, Suspended]{}
 	for pool, p := range s.Pools.all() {
 		v.Pools.put(pool, p)
 	}

@@ -108,8 +108,8 @@ type rated struct {
 // operation. A pool whose rates do not fit keeps its old ones and the answer is
 // ARITH.
 //
-// A pool that is the very row which was refreshed last needs nothing: rows are
-// never changed in place, and what is stored follows from the row and bps alone.
+// A pool that is the very row which was refreshed last needs nothing: a row that
+// is sealed is never changed, and what is stored follows from the row and bps alone.
 func (s *State) refreshRates() Code {
 	var stale, unfit []string
 	bps := s.Params.FreezeDeficitBps
@@ -144,6 +144,7 @@ func (s *State) refreshRates() Code {
 		}
 	}
 	s.rated = done
+	s.Pools.seal()
 	if len(unfit) > 0 {
 		return Arith
 	}

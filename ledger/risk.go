@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -342,7 +343,8 @@ func (f *finder) least() (fixed.Bound, bool) {
 		k    uint64
 	)
 	one := fixed.New(1)
-	for _, l := range f.legs {
+	for i := range f.legs {
+		l := &f.legs[i]
 		if v := counted(l); !v.IsZero() {
 			a = c.AddMul(a, v, fixed.New(l.LT))
 			k += l.LT
@@ -362,7 +364,7 @@ func (f *finder) least() (fixed.Bound, bool) {
 
 // counted is what a leg has in A: its value less that of a base unit, rounded
 // down; 0: it is none of the pairs.
-func counted(l leg) fixed.Int {
+func counted(l *leg) fixed.Int {
 	one := fixed.New(1)
 	if l.LT == 0 || !one.Less(l.Collateral) {
 		return fixed.Int{}
@@ -375,12 +377,12 @@ func counted(l leg) fixed.Int {
 // pairs are the marks of the weighed account at h. None: they cannot be formed.
 func (f *finder) pairs(h fixed.Bound) []mark {
 	var marks []mark
-	for i, coll := range f.legs {
-		if counted(coll).IsZero() {
+	for i := range f.legs {
+		if counted(&f.legs[i]).IsZero() {
 			continue
 		}
-		for j, debt := range f.legs {
-			if debt.Debt.IsZero() {
+		for j := range f.legs {
+			if f.legs[j].Debt.IsZero() {
 				continue
 			}
 			x := f.quotes[f.at[j]].debtX()
@@ -453,7 +455,12 @@ func (f *finder) remark(key, row string, marks []mark) {
 // settle writes what remark gathered: marks that one price has passed lie in few
 // pages, and each of them is written once.
 func (f *finder) settle() {
-	slices.SortFunc(f.risk, func(a, b edit) int { return strings.Compare(a.key, b.key) })
+	slices.SortFunc(f.risk, func(a, b edit) int {
+		if p, q := prefix(a.key), prefix(b.key); p != q {
+			return cmp.Compare(p, q)
+		}
+		return strings.Compare(a.key, b.key)
+	})
 	f.book.risk.apply(f.risk)
 	f.book.rows.apply(f.rows)
 	f.risk, f.rows, f.bytes = nil, nil, nil

@@ -206,3 +206,42 @@ func TestFinderLooksAtFew(t *testing.T) {
 		}
 	}
 }
+
+// A command that reads an account, searches, and writes it puts it beside the
+// marks that the search gave it. Seen red with a fold that keeps what was only
+// read, whose marks are of before.
+func TestMarksOfAnAccountReadBefore(t *testing.T) {
+	s, _ := scaleState(t, 300)
+	s.markAll()
+	x := (&execution{s: s}).overlay()
+	marks := func(key string) string {
+		row, _ := x.s.Accounts.book.rows.get(key)
+		return marksHead(row)
+	}
+	moved := 0
+	for range 40 {
+		p := x.s.Prices.at("btc")
+		p.Low = must(fixed.MulDivFloor(p.Low, fixed.New(9_950), fixed.Bps))
+		p.High = p.Low
+		x.s.Prices.put("btc", p)
+		for _, key := range newFinder(x.s).candidates() {
+			before, a := marks(key), x.s.Accounts.at(keyAccount(key))
+			x.s.unhealthy()
+			if marks(key) != before {
+				moved++
+			}
+			a.Nonce++
+			x.s.Accounts.put(a.ID, a)
+			if err := checkMarks(x.s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if moved == 0 {
+		t.Fatal("no mark of an account that was read moved: the test proves nothing")
+	}
+	s.become(x.s)
+	if err := checkMarks(s); err != nil {
+		t.Fatal(err)
+	}
+}

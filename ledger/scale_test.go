@@ -324,11 +324,10 @@ func BenchmarkScaleTick(b *testing.B) {
 func BenchmarkScaleRound(b *testing.B) {
 	atScale(b, func(b *testing.B, s *State, ids []AccountID) {
 		s.markAll()
-		found, looked := 0, 0
+		found := 0
+		var x *execution
 		measured(b, func(int) {
-			b.StopTimer()
-			x := &execution{s: s.View()}
-			b.StartTimer()
+			x = &execution{s: s.View()}
 			x.guard("round", func(x *execution) Code {
 				for _, p := range scalePools {
 					at := x.s.Prices.at(p.id)
@@ -343,8 +342,8 @@ func BenchmarkScaleRound(b *testing.B) {
 				found = len(x.s.unhealthy())
 				return OK
 			})
-			looked = len(newFinder(x.s.View()).candidates())
 		})
+		looked := len(newFinder(x.s.View()).candidates())
 		b.ReportMetric(float64(found)/float64(len(ids))*100, "%-found")
 		b.ReportMetric(float64(looked)/float64(len(ids))*100, "%-weighed-next")
 	})

@@ -30,7 +30,7 @@ type State struct {
 	Tips   table[string, ChainTip] `cbor:"13,keyasint"` // by chain
 	Tally  table[string, Tally]    `cbor:"14,keyasint"` // open facts, by hash of the fact
 
-	Pools    table[string, Pool]      `cbor:"15,keyasint"` // by pool id, which is the asset id
+	Pools    Pools                    `cbor:"15,keyasint"` // by pool id, which is the asset id
 	Accounts Accounts                 `cbor:"16,keyasint"`
 	Suspense table[string, Suspended] `cbor:"17,keyasint"` // "account/asset"
 	Inflows  table[string, Inflow]    `cbor:"18,keyasint"` // counted ones, by id
