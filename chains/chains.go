@@ -47,7 +47,7 @@ type Chain interface {
 
 	// Custody tells what addresses of ours held of an asset at a block, from the
 	// chain alone: what any ledger believes about its coins can only take something
-	// out of it. Two members that name the same block name the same amount. c is the
+	// out of it. Two members that name the same block and ask alike name the same amount. c is the
 	// follower's cursor, which vouches for the block. ErrNoBalance: the block is not
 	// read yet, or is more than 144 below the best one, or the node has no state of
 	// it any more; asked again later, or about another block, there may be an answer.
@@ -64,6 +64,10 @@ type Ask struct {
 	Asset  string
 	Height uint64
 	At     []string // Ethereum: deposit addresses that count besides the vaults, canonical, at most 256
+
+	// Ours says of a coin, "txid:vout", whether it counts (Bitcoin): what is there and
+	// does not is a deposit that nobody has counted, or a stranger's. nil: none does.
+	Ours func(outpoint string) bool
 }
 
 // Held is the answer, in base units.
@@ -71,6 +75,8 @@ type Held struct {
 	Block   string // hash of the block at the height
 	Amount  fixed.Int
 	Waiting fixed.Int // of Amount what lies at the deposit addresses that were asked about (Ethereum)
+
+	Strangers fixed.Int // beside Amount, what lies at vaults and does not count (Bitcoin)
 }
 
 // Unsigned is the transaction of an attempt before it is signed.
@@ -116,7 +122,7 @@ type View struct {
 	Coin     func(outpoint string) bool                    // Bitcoin: the ledger holds it as unspent; nil: none
 	Sequence func(address string) (next uint64, ours bool) // Ethereum: next sequence of a sender of ours; nil: none
 	Floats   []string                                      // Ethereum: vault addresses whose native balance is asked
-	Vaults   []string                                      // Ethereum: all vault addresses, for Custody
+	Vaults   []string                                      // all vault addresses, for Custody
 	// Native judges the balance of a deposit address in the chain's own coin at a
 	// final height: what the address received in all, if that is more than the
 	// ledger has counted (Ethereum); nil: nobody asks.

@@ -258,7 +258,7 @@ func (x *execution) poolFloat(m MemberID, w Watch, f InflowFact) Code {
 		return OK
 	}
 	defer x.moves(Bitcoin, f.Height)()
-	s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: n, Address: f.Address, Height: f.Height, State: CoinAvailable})
+	s.coinIn(f, n)
 	s.VaultCoins.put(f.ID, f.Height)
 	s.Two.Float += n
 	s.Two.Booked = !fixed.New(s.Two.Float).Less(c.Float)

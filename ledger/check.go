@@ -104,6 +104,9 @@ func (s *State) Check() error {
 		if (c.State == CoinHeir) != (c.Heir != 0) || c.Heir != 0 && s.Outflows.at(c.Heir).Heir != p {
 			return fmt.Errorf("coin %s: state %d, heir of outflow %d", p, c.State, c.Heir)
 		}
+		if c.Number > s.CoinsIn {
+			return fmt.Errorf("coin %s: number %d of %d that came in", p, c.Number, s.CoinsIn)
+		}
 		if (c.State == CoinFrozen) != (c.Batch != 0) {
 			return fmt.Errorf("coin %s: state %d, batch %d", p, c.State, c.Batch)
 		}

@@ -331,8 +331,8 @@ func TestSolvencyPaymentAboveTheBlock(t *testing.T) {
 
 // A deposit above the block is not missed in it; one below the block that a member
 // may not have known, or that another branch may lack, is not held against custody
-// either, and a final one is. Seen failing without Moves ("above the block") and
-// without Late ("counted while members looked").
+// either, and a final one is. Seen failing without Moves ("above the block"), without
+// Late ("counted while members looked") and with Late as unsure ("hides as much").
 func TestSolvencyOfDeposits(t *testing.T) {
 	c, _, w := lent(t)
 	id := accountOf(c, w)
@@ -350,10 +350,15 @@ func TestSolvencyOfDeposits(t *testing.T) {
 	late := c.inflowTo(id, "btc", PurposeSupply, "30000000")
 	late.Height = k.Height - 19
 	c.all(KindInflow, late)
-	row = c.counts("btc", k, "170000000")
-	if row.Halt != "" || row.Short == 0 || row.Newest.Unsure != n("30000000") {
+	before := c.s.View()
+	if row = c.counts("btc", k, "170000000"); row.Good != k.Asked || row.Newest.Books != n("170000000") {
 		t.Fatalf("counted while members looked: %+v", row)
 	}
+	c.s = before.View() // as much is gone beside it
+	if row = c.counts("btc", k, "140000000"); row.Halt == "" {
+		t.Fatalf("what was counted while members looked hides as much: %+v", row)
+	}
+	c.s = before
 	k = c.asked("btc")
 	if row = c.counts("btc", k, "200000000"); row.Good != k.Asked || row.Short != 0 {
 		t.Fatalf("a minute later: %+v", row)

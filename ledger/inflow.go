@@ -68,7 +68,7 @@ func (x *execution) inflow(m MemberID, f InflowFact) Code {
 		if s.Coins.at(f.ID).State == CoinSpent {
 			s.Coins.delete(f.ID) // it is back, and what spends it is final
 		} else {
-			s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: sats, Address: f.Address, Height: f.Height, State: CoinAvailable})
+			s.coinIn(f, sats)
 		}
 		s.Recent.put(recentKey(f.Chain, f.Height, f.ID), f.Block)
 		x.credit(in)

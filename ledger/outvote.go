@@ -336,7 +336,7 @@ func (x *execution) anchorGone(b Batch, a OutflowAct) {
 		x.lose(k)
 		return
 	}
-	s.Coins.delete(b.Anchor)
+	s.coinGone(k)
 	if code := s.clawBack(in); code != OK {
 		panic("claw back " + b.Anchor + ": " + string(code))
 	}
@@ -445,20 +445,7 @@ func (s *State) knownCoin(coin string) bool {
 	if s.Coins.has(coin) || s.VaultCoins.has(coin) || s.Inflows.has(coin) {
 		return true
 	}
-	for id := range s.Live.all() {
-		for _, a := range s.Batches.at(id).Attempts {
-			if a.Bitcoin == nil {
-				continue
-			}
-			txid := a.Bitcoin.TxID()
-			for i := range a.Bitcoin.Outputs {
-				if coin == outpoint(txid, i) {
-					return true
-				}
-			}
-		}
-	}
-	return false
+	return s.ownOutputs()[coin]
 }
 
 // Wants reports whether a vote lets a coin in that the ledger has not counted.
@@ -481,7 +468,7 @@ func (x *execution) wantedCoin(m MemberID, w Watch, f InflowFact) Code {
 	defer x.moves(Bitcoin, f.Height)()
 	s.Wanted.delete(f.ID)
 	s.VaultCoins.put(f.ID, f.Height)
-	s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: n, Address: f.Address, Height: f.Height, State: CoinAvailable})
+	s.coinIn(f, n)
 	name := "float"
 	if want.Float {
 		s.Two.Float += n

@@ -92,7 +92,7 @@ func (x *execution) reversed(m MemberID, f ReversedFact) Code {
 		return OK
 	}
 	defer x.moves(in.Chain, in.Height)()
-	s.Coins.delete(f.ID)
+	s.coinGone(k)
 	if code := s.clawBack(in); code != OK {
 		panic("claw back " + f.ID + ": " + string(code))
 	}
@@ -223,7 +223,7 @@ func (x *execution) lose(k Coin) {
 		o.Heir = ""
 		s.Outflows.put(o.ID, o)
 	}
-	s.Coins.delete(k.Outpoint)
+	s.coinGone(k)
 	if pool, ok := s.Vault(Bitcoin, address.RolePool); ok && k.Address == pool.Address {
 		s.Two.Lost += k.Sats
 	}

@@ -401,8 +401,8 @@ func (x *execution) finalBitcoin(b Batch, a Attempt, f FinalFact) {
 		}
 	}
 	for _, in := range a.Bitcoin.Inputs {
-		if s.Coins.has(in.Outpoint) {
-			s.Coins.delete(in.Outpoint)
+		if k, ok := s.Coins.get(in.Outpoint); ok {
+			s.coinGone(k)
 			continue
 		}
 		// A deposit that was undone and is back, beside the old transaction that spends

@@ -12,8 +12,9 @@ import (
 
 // Solvency (spec: committee §5, lending §14 I6). Each minute the ledger names a
 // block of every chain, and members attest what addresses of ours hold there, of
-// every asset. What they count is their chains' word alone: the ledger's own list
-// of coins is in none of it. The ledger compares it with its books:
+// every asset. What they count is their chains' word alone: no list of the ledger's
+// adds to it. On Bitcoin its list of coins says which of those that are there count,
+// and what strangers sent is a number of its own. The ledger compares it with its books:
 //
 //	balance at the block + what is leaving ≥ what the books hold at the block + what is nobody's
 //
@@ -46,9 +47,11 @@ type Solvency struct {
 	Halt   string  `cbor:"5,keyasint"` // why nothing of the asset is planned or signed; empty: nothing halts it
 	Last   string  `cbor:"6,keyasint"` // the last "address/asset" of Waiting that was looked at: the next ones follow
 
-	// Unattributed is what a balance found at the vaults beyond the books, base units
-	// (Ethereum): strangers' coins, and what operators brought and no vote has booked.
-	// It is reserve of nobody: what was there once must stay there (spec: lending I6).
+	// Unattributed is what balances found at the vaults beyond the books, base units:
+	// strangers' coins, and what operators brought and no vote has booked. It is
+	// reserve of nobody. On Ethereum, where amounts alone tell it, what was there once
+	// must stay there (spec: lending I6); on Bitcoin coins have names, it is what the
+	// newest balance found, and nothing rests on it.
 	Unattributed fixed.Int `cbor:"7,keyasint"`
 }
 
@@ -58,8 +61,10 @@ type Check struct {
 	Height uint64        `cbor:"2,keyasint"` // of the chain
 	At     []string      `cbor:"3,keyasint"` // deposit addresses to be looked at besides the vaults, sorted (Ethereum)
 	Owed   fixed.Int     `cbor:"4,keyasint"` // attested to wait at them at Height
-	Late   fixed.Int     `cbor:"5,keyasint"` // arrived at or below Height and was counted since: a member may have looked before it knew
+	Late   fixed.Int     `cbor:"5,keyasint"` // arrived at or below Height and was counted since: on Ethereum a member may have looked before it knew, on Bitcoin none counts it
 	Words  []BalanceWord `cbor:"6,keyasint"` // sorted by member
+	Coins  uint64        `cbor:"7,keyasint"` // number of the last coin that had come from outside by then (Bitcoin)
+	Gone   fixed.Int     `cbor:"8,keyasint"` // coins at or below Height that were taken out since: a member may have looked after that (Bitcoin)
 }
 
 // BalanceWord is what one member says. Its first word about a check stays.
@@ -68,6 +73,13 @@ type BalanceWord struct {
 	Block   string    `cbor:"2,keyasint"`
 	Amount  fixed.Int `cbor:"3,keyasint"`
 	Waiting fixed.Int `cbor:"4,keyasint"`
+
+	Strangers fixed.Int `cbor:"5,keyasint"`
+}
+
+// as reports whether a fact says the same.
+func (w BalanceWord) as(f BalanceFact) bool {
+	return w == BalanceWord{w.Member, f.Block, f.Amount, f.Waiting, f.Strangers}
 }
 
 // Balance is one that counted, with what it was compared with.
@@ -107,6 +119,10 @@ type BalanceFact struct {
 
 	// Waiting is what of Amount lay at the deposit addresses that were asked about.
 	Waiting fixed.Int `cbor:"6,keyasint"`
+
+	// Strangers is what lay at vaults beside Amount (Bitcoin): coins that the ledger
+	// does not have and that no transaction of ours made.
+	Strangers fixed.Int `cbor:"7,keyasint"`
 }
 
 // balance takes a member's word. It has no tally: words live with their check, which
@@ -119,7 +135,7 @@ func (x *execution) balance(m MemberID, f BalanceFact) Code {
 		return UnknownPool
 	case !s.Epoch().Has(m):
 		return NotAllowed
-	case len(f.Block) > maxTextInFacts, (f.Asked == 0) != (f.Block == ""), f.Amount.Less(f.Waiting):
+	case len(f.Block) > maxTextInFacts, (f.Asked == 0) != (f.Block == ""), f.Amount.Less(f.Waiting), a.Chain != Bitcoin && !f.Strangers.IsZero():
 		return Malformed
 	}
 	row := s.Solvency.at(a.ID)
@@ -138,12 +154,12 @@ func (x *execution) balance(m MemberID, f BalanceFact) Code {
 		return OK
 	}
 	n := *c
-	n.Words = slices.Insert(slices.Clone(c.Words), i, BalanceWord{m, f.Block, f.Amount, f.Waiting})
+	n.Words = slices.Insert(slices.Clone(c.Words), i, BalanceWord{m, f.Block, f.Amount, f.Waiting, f.Strangers})
 	row.Open = &n
 	s.Solvency.put(a.ID, row)
 	same := 0
 	for _, w := range n.Words {
-		if w.Block == f.Block && w.Amount == f.Amount && w.Waiting == f.Waiting && s.Epoch().Has(w.Member) {
+		if w.as(f) && s.Epoch().Has(w.Member) {
 			same++
 		}
 	}
@@ -164,8 +180,17 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 	b.Beyond = must(fixed.Sub(f.Waiting, lesser(c.Owed, f.Waiting)))
 
 	row := s.Solvency.at(a.ID)
-	b.Nobodys = row.Unattributed
+	if a.Chain != Bitcoin {
+		b.Nobodys = row.Unattributed
+	}
 	row.Open, row.Newest = nil, b
+	if a.Chain == Bitcoin {
+		theirs := must(fixed.Sub(f.Strangers, lesser(c.Gone, f.Strangers))) // to whoever looked late, what was ours until then is a stranger's
+		if row.Unattributed.Less(theirs) {
+			x.emit(Event{Name: "unattributed", Asset: a.ID, Amount: theirs.String()})
+		}
+		row.Unattributed = theirs
+	}
 	missing := b.Missing()
 	switch {
 	case missing.IsZero():
@@ -207,8 +232,7 @@ func (b Balance) shortage() string {
 
 // beyondBooks is what the vaults held at a balance's block and the books do not have,
 // at the least: coins of ours that are on their way into a vault, or are and are not
-// counted, are no stranger's. On Bitcoin a coin has a name and a vote counts it by
-// that; what deposits and change are under way there no amount could tell apart.
+// counted, are no stranger's. On Bitcoin members tell strangers' coins by their names.
 //
 // Why it may be held to ever after: nothing of ours takes from a vault what the books
 // do not have, and whatever they come to have of it (a float, a vote) is taken out.
@@ -290,7 +314,8 @@ func (s *State) Books(asset string) fixed.Int {
 
 // booksAt is what the books held at a check's block: what they hold now, less what
 // came in above it, and what left above it besides. unsure is what came in so near
-// to the tip that another branch may lack it, or while members were looking.
+// to the tip that another branch may lack it, or what came in or left while members
+// were looking. On Bitcoin nobody counts what came in meanwhile: it is left out.
 func (s *State) booksAt(a AssetParam, c Check) (books, unsure fixed.Int) {
 	owed, less := s.books(a)
 	owed = must(fixed.Add(owed, c.Owed))
@@ -306,7 +331,12 @@ func (s *State) booksAt(a AssetParam, c Check) (books, unsure fixed.Int) {
 			unsure = must(fixed.Add(unsure, m.In))
 		}
 	}
-	return must(fixed.Sub(owed, lesser(owed, less))), must(fixed.Add(unsure, c.Late))
+	if a.Chain == Bitcoin {
+		less, unsure = must(fixed.Add(less, c.Late)), must(fixed.Add(unsure, c.Gone))
+	} else {
+		unsure = must(fixed.Add(unsure, c.Late))
+	}
+	return must(fixed.Sub(owed, lesser(owed, less))), unsure
 }
 
 // leaving is what transactions of ours took out of custody at or below a height and
@@ -465,6 +495,9 @@ func (x *execution) askBalance(a AssetParam) {
 	}
 	row := s.Solvency.at(a.ID)
 	c := Check{Asked: s.Millis, Height: tip}
+	if a.Chain == Bitcoin {
+		c.Coins = s.CoinsIn
+	}
 	if a.Chain == Ethereum {
 		row.Last = s.waitingAt(a, &c, row.Last)
 	}

@@ -103,6 +103,7 @@ type State struct {
 	Wanted     table[string, WantedCoin]       `cbor:"70,keyasint"` // coins that votes let in, by outpoint
 	Children   table[uint64, []DescendantWord] `cbor:"95,keyasint"` // by open Bitcoin batch: what members see built upon it (descendants.go)
 	VaultCoins table[string, uint64]           `cbor:"71,keyasint"` // our own outputs at vaults, with their height, for two weeks of blocks
+	CoinsIn    uint64                          `cbor:"79,keyasint"` // coins that ever came from outside: the last one's Number
 
 	frozen bool // readers share it; nobody writes to it
 	rated  rated
@@ -233,6 +234,7 @@ type Coin struct {
 	Batch    uint64    `cbor:"6,keyasint"` // that froze it
 	Frozen   uint64    `cbor:"7,keyasint"` // ledger time when it was frozen
 	Heir     uint64    `cbor:"8,keyasint"` // CoinHeir: the outflow that is paid from it or not at all
+	Number   uint64    `cbor:"9,keyasint"` // the how-manieth that came from outside, from 1; 0: an output of a transaction of ours
 }
 
 // CoinState of spec outflows §6.2 I4.

@@ -91,6 +91,11 @@ func chainView(v *ledger.State, chain string) chains.View {
 	switch chain {
 	case ledger.Bitcoin:
 		view.Coin = v.Custody
+		for _, role := range []string{address.RoleMinter, address.RolePool} {
+			if w, ok := v.Vault(chain, role); ok {
+				view.Vaults = append(view.Vaults, w.Address)
+			}
+		}
 	case ledger.Ethereum:
 		view.Sequence = func(a string) (uint64, bool) {
 			s, _ := v.Senders.Get(a)

@@ -61,6 +61,16 @@ func PlanSigning(v *ledger.State, self ledger.MemberID) []Job {
 	return out
 }
 
+// AskOf is the question about an asset that a check puts to its chain.
+func AskOf(v *ledger.State, chain, asset string, k ledger.Check) chains.Ask {
+	return askOf(v, chain, asset, k)
+}
+
+// BalanceOf is what a member says of what its chain shows.
+func BalanceOf(asset string, k ledger.Check, h chains.Held) ledger.BalanceFact {
+	return balanceOf(asset, k, h)
+}
+
 // Unproven says why a member that found these balances signs no payment of a batch
 // for want of solvency (spec: committee S5); empty: it may.
 func Unproven(v *ledger.State, b ledger.Batch, own map[string]ledger.BalanceFact) string {

@@ -34,7 +34,7 @@ func (n *Node) weigh(ctx context.Context, v *ledger.State, name string, chain ch
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, custodyTimeout)
-		h, err := chain.Custody(ctx, view, cursor, chains.Ask{Asset: asset, Height: k.Height, At: k.At})
+		h, err := chain.Custody(ctx, view, cursor, askOf(v, name, asset, k))
 		cancel()
 		if err != nil {
 			level := slog.LevelDebug
@@ -45,8 +45,24 @@ func (n *Node) weigh(ctx context.Context, v *ledger.State, name string, chain ch
 			continue
 		}
 		n.mu.Lock()
-		n.balances[asset] = ledger.BalanceFact{Asset: asset, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount, Waiting: h.Waiting}
+		n.balances[asset] = balanceOf(asset, k, h)
 		n.mu.Unlock()
+	}
+}
+
+// askOf is the question about an asset that a check puts to its chain.
+func askOf(v *ledger.State, chain, asset string, k ledger.Check) chains.Ask {
+	ask := chains.Ask{Asset: asset, Height: k.Height, At: k.At}
+	if chain == ledger.Bitcoin {
+		ask.Ours = v.Ours(k)
+	}
+	return ask
+}
+
+// balanceOf is what a member says of what its chain shows.
+func balanceOf(asset string, k ledger.Check, h chains.Held) ledger.BalanceFact {
+	return ledger.BalanceFact{
+		Asset: asset, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount, Waiting: h.Waiting, Strangers: h.Strangers,
 	}
 }
 

@@ -135,20 +135,24 @@ type teller struct {
 	chains.Chain
 	asked []chains.Ask
 	err   error
+
+	strangers fixed.Int
 }
 
 func (c *teller) Custody(_ context.Context, _ chains.View, _ chains.Cursor, ask chains.Ask) (chains.Held, error) {
 	c.asked = append(c.asked, ask)
-	return chains.Held{Block: "x", Amount: fixed.New(9)}, c.err
+	return chains.Held{Block: "x", Amount: fixed.New(9), Strangers: c.strangers}, c.err
 }
 
-// Each open check is put to the chain until there is an answer, and then not again.
+// Each open check is put to the chain until there is an answer, and then not again. On
+// Bitcoin the question admits the ledger's coins and no others, and what strangers sent
+// is told beside them. Seen failing with a question that admits none ("refuses").
 func TestWeigh(t *testing.T) {
 	c, _ := paying(t)
 	k := c.askNow("btc")
 	n := nodeOf(t, c, 0)
 	n.balances = map[string]ledger.BalanceFact{}
-	chain := &teller{err: chains.ErrNoBalance}
+	chain := &teller{err: chains.ErrNoBalance, strangers: fixed.New(4)}
 	for i := range 4 {
 		if i == 2 {
 			chain.err = nil
@@ -158,7 +162,19 @@ func TestWeigh(t *testing.T) {
 	if len(chain.asked) != 3 || chain.asked[0].Asset != "btc" || chain.asked[0].Height != k.Height {
 		t.Errorf("asked %+v", chain.asked)
 	}
-	if f := n.balances["btc"]; f != (ledger.BalanceFact{Asset: "btc", Asked: k.Asked, Height: k.Height, Block: "x", Amount: fixed.New(9)}) {
+	if f := n.balances["btc"]; f != (ledger.BalanceFact{Asset: "btc", Asked: k.Asked, Height: k.Height, Block: "x", Amount: fixed.New(9), Strangers: fixed.New(4)}) {
 		t.Errorf("found %+v", f)
+	}
+	ours := chain.asked[0].Ours
+	for name := range c.s.Coins.All() {
+		if !ours(name) || ours(name+"9") {
+			t.Errorf("refuses %s, or admits another", name)
+		}
+	}
+	if c.s.Coins.Len() == 0 {
+		t.Error("no coins")
+	}
+	if ask := askOf(c.s, ledger.Ethereum, "eth", ledger.Check{Height: 7}); ask.Ours != nil {
+		t.Error("coins are asked for on Ethereum")
 	}
 }

@@ -3,6 +3,7 @@ package bitcoin
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/btcsuite/btcd/txscript"
 
@@ -15,10 +16,11 @@ import (
 // Custody implements chains.Chain, from the follower's index of coins: the node has
 // none by script, and its list of unspent outputs is of the best block only.
 //
-// What arrived before its address was effective counts once the ledger lists it:
-// members find such coins at different times, and some only when their operators
-// ask for a rescan; an amount that each tells differently would never have a
-// quorum. The ledger cannot add a coin that way, only admit one that is there.
+// Only coins that the question admits count. A stranger's coin beside them would hide
+// as much missing; and what arrived before its address was effective is found by
+// members at different times, by some only when their operators ask for a rescan, so
+// that an amount with it would never have a quorum. No question can add a coin: it
+// admits one that is there, for what the chain says it is worth.
 func (c *Chain) Custody(_ context.Context, v chains.View, cur chains.Cursor, ask chains.Ask) (chains.Held, error) {
 	fail := func(err error) (chains.Held, error) {
 		return chains.Held{}, fmt.Errorf("custody of %s on %s at %d: %w", ask.Asset, c.name, ask.Height, err)
@@ -34,19 +36,23 @@ func (c *Chain) Custody(_ context.Context, v chains.View, cur chains.Cursor, ask
 	if err != nil {
 		return fail(err)
 	}
-	var sats uint64 // all there are fit
+	var sats, strangers uint64 // all there are fit
 	s.Coins.Unspent(ask.Height, func(k follow.Coin) {
+		if ask.Ours != nil && ask.Ours(k.Name()) {
+			sats += k.Sats
+			return
+		}
 		addr, e := address.AddressOf(c.network, append([]byte{txscript.OP_0, txscript.OP_DATA_20}, k.Program[:]...))
 		if e != nil {
 			err = e
 			return
 		}
-		if from, ok := v.Watched.From(addr); ok && (k.Height >= from || v.Coin != nil && v.Coin(k.Name())) {
-			sats += k.Sats
+		if from, ok := v.Watched.From(addr); ok && k.Height >= from && slices.Contains(v.Vaults, addr) {
+			strangers += k.Sats
 		}
 	})
 	if err != nil {
 		return fail(err)
 	}
-	return chains.Held{Block: block, Amount: fixed.New(sats)}, nil
+	return chains.Held{Block: block, Amount: fixed.New(sats), Strangers: fixed.New(strangers)}, nil
 }

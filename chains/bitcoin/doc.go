@@ -8,7 +8,8 @@
 // before they are signed.
 //
 // What custody holds at a block comes from an index of coins at our scripts in the
-// follower's cursor: 72 bytes each, 6 ms a step and 7.2 MB for a hundred thousand.
+// follower's cursor: 72 bytes each, 6 ms a step and 7.2 MB for a hundred thousand. Each
+// is looked up by its name, once for each question.
 //
 // What is worth paying, which coins, at what fee: package ledger.
 package bitcoin

@@ -72,9 +72,26 @@ func (f *Fake) Build(a ledger.Attempt) (chains.Unsigned, error) {
 		u.Inputs[i].Digest = digest(u.Bytes, i)
 	}
 	if !f.accounts {
-		u.TxID = f.txid(hex.EncodeToString(u.Bytes))
+		u.TxID = f.idOf(b)
 	}
 	return u, nil
+}
+
+// idOf names an unsigned transaction. Coins' are named as on Bitcoin, so that a ledger
+// knows its own outputs before it sees them (ledger.BitcoinTx).
+func (f *Fake) idOf(b body) string {
+	if f.accounts {
+		return f.txid(hex.EncodeToString(ledger.Marshal(b)))
+	}
+	tx := ledger.BitcoinTx{LockTime: b.LockTime}
+	for _, in := range b.Inputs {
+		tx.Inputs = append(tx.Inputs, ledger.BitcoinIn{Outpoint: in})
+	}
+	for _, o := range b.Outputs {
+		sats, _ := o.Amount.Uint64()
+		tx.Outputs = append(tx.Outputs, ledger.BitcoinOut{Address: o.To, Sats: sats})
+	}
+	return tx.TxID()
 }
 
 func (f *Fake) buildCoins(b *body, p *ledger.BitcoinTx) ([]chains.ToSign, error) {
@@ -133,7 +150,7 @@ func (f *Fake) parse(u chains.Unsigned) (b body, err error) {
 		return b, errors.New("sender is not that of the bytes")
 	case len(u.Inputs) != want || want == 0:
 		return b, fmt.Errorf("%d digests, want %d", len(u.Inputs), want)
-	case !f.accounts && u.TxID != f.txid(hex.EncodeToString(u.Bytes)):
+	case !f.accounts && (u.TxID == "" || u.TxID != f.idOf(b)):
 		return b, errors.New("transaction id is not that of the bytes")
 	}
 	for i, in := range u.Inputs {
@@ -209,7 +226,7 @@ func (f *Fake) decodeRaw(b []byte) (*transaction, error) {
 		return nil, fmt.Errorf("of chain %q, want %q", t.body.Chain, f.name)
 	}
 	t.spends = t.body.spends()
-	t.payload = f.txid(hex.EncodeToString(raw.Bytes))
+	t.payload = f.idOf(t.body)
 	t.id = t.payload
 	if f.accounts {
 		t.id = f.txid(hex.EncodeToString(b))
@@ -345,8 +362,12 @@ func (f *Fake) custody(v chains.View, cur chains.Cursor, ask chains.Ask) (h chai
 		return h, sum.Err()
 	}
 	for name, k := range books.coins { // a sum, in any order
-		if from, ok := v.Watched.From(k.address); ok && (k.height >= from || v.Coin != nil && v.Coin(name)) {
+		from, watched := v.Watched.From(k.address)
+		switch {
+		case ask.Ours != nil && ask.Ours(name):
 			h.Amount = sum.Add(h.Amount, k.sats)
+		case watched && k.height >= from && slices.Contains(v.Vaults, k.address):
+			h.Strangers = sum.Add(h.Strangers, k.sats)
 		}
 	}
 	return h, sum.Err()
@@ -379,7 +400,10 @@ func (f *Fake) natives(v chains.View, head uint64, tip ledger.HeightReport, fina
 
 func (f *Fake) payload(a ledger.Attempt) (string, error) {
 	u, err := f.Build(a)
-	return f.txid(hex.EncodeToString(u.Bytes)), err
+	if err == nil && f.accounts {
+		u.TxID = f.txid(hex.EncodeToString(u.Bytes))
+	}
+	return u.TxID, err
 }
 
 func (f *Fake) conclude(s *follow.State, seen *chains.SeenSpend, p follow.Spend, by *ledger.Attempt) {

@@ -229,13 +229,13 @@ func (m *member) weigh(chain string, view chains.View) {
 		if !asked || m.s.cfg.untold || m.weighed[a.ID].Asked == k.Asked {
 			continue
 		}
-		h, err := m.s.chain(chain).Custody(ctx, view, m.cursors[chain], chains.Ask{Asset: a.ID, Height: k.Height, At: k.At})
+		h, err := m.s.chain(chain).Custody(ctx, view, m.cursors[chain], node.AskOf(m.state, chain, a.ID, k))
 		switch {
 		case errors.Is(err, chains.ErrNoBalance): // its picture is behind, or a fork took the block
 		case err != nil:
 			m.s.fail("member %d weighs %s: %w", m.i, a.ID, err)
 		default:
-			m.weighed[a.ID] = ledger.BalanceFact{Asset: a.ID, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount, Waiting: h.Waiting}
+			m.weighed[a.ID] = node.BalanceOf(a.ID, k, h)
 		}
 	}
 }

@@ -773,7 +773,7 @@ type Custody struct {
 	Amount  string     `json:"amount" doc:"at addresses of the cluster"`
 	Leaving string     `json:"leaving" doc:"what its own transactions took by then and the books still have"`
 	Books   string     `json:"books" doc:"what custody must hold"`
-	Nobodys string     `json:"unattributed" doc:"seen at the vaults beyond the books: strangers' coins, and floats that no vote has booked yet; told on Ethereum alone. It must stay there as well"`
+	Nobodys string     `json:"unattributed" doc:"seen at the vaults beyond the books: strangers' coins, and floats that no vote has booked yet; on Ethereum it must stay there as well"`
 	Missing string     `json:"missing"`
 	Good    *time.Time `json:"good,omitempty" doc:"when the newest balance that covered the books was asked for; none or over ten minutes ago: nothing is signed"`
 	Halted  string     `json:"halted,omitempty" doc:"why nothing of the asset is planned or signed"`

@@ -1,0 +1,68 @@
+package ledger
+
+import "github.com/coffer-network/coffer/ledger/fixed"
+
+// How coins of Bitcoin come and go, and which of them a balance counts. A coin has a
+// name, so what strangers send to our scripts is told from what the books have coin by
+// coin, and makes up for nothing that is gone:
+//
+//	from outside (a deposit, a float, what a vote lets in) ──Q──► Coins, numbered
+//	our own output ──planned──► known by its transaction's id ──final──► Coins, number 0
+//	anything else at our scripts: a stranger's, and in no balance
+
+// coinIn enters a coin that came from outside. A balance that was asked for before
+// does not count it: numbers tell, for every member alike (Check.Coins).
+func (s *State) coinIn(f InflowFact, sats uint64) {
+	s.CoinsIn++
+	s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: sats, Address: f.Address, Height: f.Height, State: CoinAvailable, Number: s.CoinsIn})
+}
+
+// coinGone takes a coin out: it is spent for good, or was undone. A member that had
+// applied this may have looked for the balance that is open without it.
+func (s *State) coinGone(k Coin) {
+	s.Coins.delete(k.Outpoint)
+	row := s.Solvency.at(btcAsset)
+	if row.Open == nil || k.Height > row.Open.Height {
+		return
+	}
+	n := *row.Open
+	n.Gone = must(fixed.Add(n.Gone, fixed.New(k.Sats)))
+	row.Open = &n
+	s.Solvency.put(btcAsset, row)
+}
+
+// ownOutputs are the outputs to vaults of every transaction of ours that may be in a
+// block and is not final: of batches under way and of those on HOLD.
+func (s *State) ownOutputs() map[string]bool {
+	own := map[string]bool{}
+	for _, open := range []*table[uint64, uint64]{&s.Live, &s.OnHold} {
+		for id := range open.all() {
+			for _, a := range s.Batches.at(id).Attempts {
+				if a.Bitcoin == nil {
+					continue
+				}
+				txid := a.Bitcoin.TxID()
+				for i, o := range a.Bitcoin.Outputs {
+					if o.Outflow == 0 || s.Outflows.at(o.Outflow).Account == "" {
+						own[outpoint(txid, i)] = true
+					}
+				}
+			}
+		}
+	}
+	return own
+}
+
+// Ours says which coins a check of Bitcoin's balance counts: those that came from
+// outside and were counted when it was asked for, and our own outputs, final or not.
+// It tells for the state as it stands, and is made once for all coins of a balance.
+//
+// Why not whatever the ledger has by now: members look at different moments, and a
+// deposit that is counted in between would be in the words of some.
+func (s *State) Ours(c Check) func(outpoint string) bool {
+	own := s.ownOutputs()
+	return func(outpoint string) bool {
+		k, ok := s.Coins.get(outpoint)
+		return ok && k.State != CoinSpent && k.Number <= c.Coins || own[outpoint]
+	}
+}
