@@ -430,7 +430,15 @@ func (r *chaosRun) hit(ctx context.Context, f fault, i int) error {
 		}
 		h := r.net.Genesis.Hash()
 		if err = start("--traitor-of", h.String()); err == nil {
-			wait()
+			// Where its start took long it lies for a second only: its end is the next fault.
+			until, next := time.Now().Add(f.For), d.begun.Add(startSoon)
+			if soon := time.Now().Add(time.Second); next.Before(soon) {
+				next = soon
+			}
+			if next.Before(until) {
+				until = next
+			}
+			sleepUntil(ctx, until)
 			r.faulted(d)
 			d = faultDone{Kind: faultKill, Target: np.Name, WasLeader: r.leader(ctx) == i, begun: time.Now(), Gap: -1}
 			d.Start = d.begun.Sub(r.begun).Seconds()
