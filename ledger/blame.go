@@ -53,9 +53,11 @@ type Culprit struct {
 	Height uint64 `cbor:"4,keyasint"` // LogIndex of the newest
 }
 
-// thing is what the words of members have in common.
+// thing is what the words of members have in common: that a session failed by this
+// member. Which of its envelopes showed it first differs, where it sent every party
+// another bad one.
 func (f Blame) thing() Blame {
-	f.Evidence = Hash{}
+	f.Evidence, f.Round, f.Check = Hash{}, 0, ""
 	return f
 }
 

@@ -30,8 +30,9 @@ func short(g *Genesis) { g.Params.BlameSeconds = minBlameSeconds }
 // absent, in an attempt that is planned and in a snapshot; after BlameSeconds of
 // ledger time it stands where it stood, and another proof puts it last again.
 // Seen failing with a quorum of f ("one word lowers"), with roster not asking
-// LastUntil ("blamed, and in turn 0 of 22 batches") and with LastUntil without an
-// end ("still last after 600 s").
+// LastUntil ("blamed, and in turn 0 of 22 batches"), with LastUntil without an end
+// ("still last after 600 s") and with words about one session that name other checks
+// counted apart ("blamed: {Count:0").
 func TestBlamedMemberComesLast(t *testing.T) {
 	c := running(t, short)
 	id := c.open(btcWallet(2))
@@ -53,7 +54,7 @@ func TestBlamedMemberComesLast(t *testing.T) {
 		t.Error("who has said it is to say it again, or who has not is not")
 	}
 	other := f
-	other.Evidence = Hash{7} // of two other envelopes in the same slot
+	other.Evidence, other.Check, other.Round = Hash{7}, "A2", 2 // it sent each party another bad one
 	if code := c.say(honest[1], KindBlame, other); code != OK {
 		t.Fatal(code)
 	}

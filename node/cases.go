@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -29,6 +28,7 @@ type caseKey struct {
 // heldCase is what this node found proven.
 type heldCase struct {
 	blame ledger.Blame
+	from  ledger.MemberID // who showed it first; this node itself
 	at    time.Time
 	body  []byte                   // what goes to the others; nil: another party saw it
 	todo  map[ledger.MemberID]bool // who has not taken it
@@ -42,19 +42,36 @@ const (
 	// caseShown is how long it is shown to who does not take it: f+1 of those who
 	// are there suffice.
 	caseShown = time.Minute
-	// maxCases held against one member. A culprit can sign any number; one a
-	// minute counts.
+	// maxCases against one member that another has shown and are held. A culprit can
+	// sign any number; one a minute counts.
+	//
+	// Why not of all who show them together: a culprit that shows one bad session
+	// here and another there fills them, and is never convicted of the real one.
 	maxCases = 16
 	// judgeEvery bounds what one member has this one compute and read: about 10 ms
 	// a case. A refused one comes again in a second.
 	judgeEvery = 500 * time.Millisecond
 )
 
+// Why a case is not taken: the codes of the answer (p2p.RemoteError).
+const (
+	caseNoSeat    = p2p.CodeFirstFree + iota // its sender holds no seat in the epoch in force here
+	caseEarly                                // within judgeEvery of its sender's last one
+	caseMalformed                            // it does not decode
+	caseUnknown                              // of a batch that the ledger does not know, here or yet
+	caseUnproven                             // it convicts nobody
+	caseTooMany                              // maxCases of its sender against that member are held
+)
+
+func refuseCase(code byte, format string, a ...any) error {
+	return &p2p.RemoteError{Code: code, Text: "case: " + fmt.Sprintf(format, a...)}
+}
+
 // judge makes a session's checks on a case, against this node's own ledger.
 func (n *Node) judge(v *ledger.State, c tss.Case) (ledger.Blame, error) {
 	b, ok := v.Batches.Get(c.Named.Batch)
 	if !ok {
-		return ledger.Blame{}, fmt.Errorf("batch %d is not known here yet", c.Named.Batch)
+		return ledger.Blame{}, refuseCase(caseUnknown, "batch %d is not known here yet", c.Named.Batch)
 	}
 	// No name of a session binds the try of its KeyShares. A payment is signed
 	// with those in force, a test signature perhaps with others.
@@ -64,7 +81,7 @@ func (n *Node) judge(v *ledger.State, c tss.Case) (ledger.Blame, error) {
 	}
 	d, err := n.tss.Judge(c, try)
 	if err != nil {
-		return ledger.Blame{}, err
+		return ledger.Blame{}, refuseCase(caseUnproven, "%v", err)
 	}
 	return ledger.Blame{
 		Member: ledger.MemberID(d.Culprit), Evidence: d.Evidence, Session: ledger.Hash(d.Session), Round: uint8(d.Round), Check: d.Check,
@@ -89,7 +106,7 @@ func (n *Node) accuse(b *tss.Blame, r tss.Request) {
 		n.log.Warn("evidence too long to be shown to the others", slog.Any("blame", b), slog.Int("bytes", len(body)))
 		body = nil
 	}
-	n.hold(v, f, body)
+	n.hold(v, f, n.self, body)
 }
 
 // takeCase judges what another member shows.
@@ -97,11 +114,7 @@ func (n *Node) takeCase(_ context.Context, from p2p.ID, body []byte) ([]byte, er
 	m := ledger.MemberID(from)
 	v, _ := n.app.now()
 	if !v.Epoch().Has(m) {
-		return nil, fmt.Errorf("%s holds no seat", m)
-	}
-	c, err := tss.ReadCase(body)
-	if err != nil {
-		return nil, err
+		return nil, refuseCase(caseNoSeat, "%s holds no seat", m)
 	}
 	n.mu.Lock()
 	early := time.Since(n.judged[m]) < judgeEvery
@@ -109,13 +122,20 @@ func (n *Node) takeCase(_ context.Context, from p2p.ID, body []byte) ([]byte, er
 		n.judged[m] = time.Now()
 	}
 	n.mu.Unlock()
-	if early {
-		return nil, errors.New("one case after the other")
+	if early { // before anything of it is decoded: that is work too
+		return nil, refuseCase(caseEarly, "one each %s", judgeEvery)
+	}
+	c, err := tss.ReadCase(body)
+	if err != nil {
+		return nil, refuseCase(caseMalformed, "%v", err)
 	}
 	f, err := n.judge(v, c)
 	if err != nil {
 		n.log.Warn("case refused", slog.String("peer", n.name(m)), slog.Any("err", err))
 		return nil, err
+	}
+	if !n.hold(v, f, m, nil) {
+		return nil, refuseCase(caseTooMany, "%d of yours against %s are held", maxCases, f.Member)
 	}
 	for _, e := range c.Envelopes {
 		if err := n.keepEvidence(e); err != nil {
@@ -123,27 +143,29 @@ func (n *Node) takeCase(_ context.Context, from p2p.ID, body []byte) ([]byte, er
 			break
 		}
 	}
-	n.hold(v, f, nil)
 	return nil, nil
 }
 
-// hold keeps what is to be said, and shown if this node saw it.
-func (n *Node) hold(v *ledger.State, f ledger.Blame, body []byte) {
+// hold keeps what is to be said, and shown if this node saw it. False: too many of
+// whom it is from.
+func (n *Node) hold(v *ledger.State, f ledger.Blame, from ledger.MemberID, body []byte) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	k := caseKey{f.Member, f.Session}
 	held := 0
-	for x := range n.cases {
-		if x.culprit == k.culprit {
+	for x, h := range n.cases {
+		if x.culprit == k.culprit && h.from == from {
 			held++
 		}
 	}
 	h := n.cases[k]
 	switch {
-	case h != nil && (h.body != nil || body == nil), h == nil && held >= maxCases:
-		return
+	case h != nil && (h.body != nil || body == nil):
+		return true
+	case h == nil && held >= maxCases:
+		return false
 	case h == nil:
-		h = &heldCase{blame: f, at: time.Now()}
+		h = &heldCase{blame: f, from: from, at: time.Now()}
 		n.cases[k] = h
 	}
 	h.body, h.todo = body, map[ledger.MemberID]bool{}
@@ -154,6 +176,7 @@ func (n *Node) hold(v *ledger.State, f ledger.Blame, body []byte) {
 	}
 	n.log.Warn("a member broke the signing protocol", slog.String("member", f.Member.String()[:8]), slog.String("check", f.Check),
 		slog.Uint64("batch", f.Batch), slog.String("evidence", f.Evidence.String()))
+	return true
 }
 
 // provenLocked is what this node has to say of others, in one order. n.mu is held.

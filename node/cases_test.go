@@ -30,6 +30,12 @@ type signers struct {
 
 func newSigners(t *testing.T) *signers {
 	t.Helper()
+	return signersOver(t, func(x *signers, n *Node) tss.Transport { return x.net.Node(tss.PartyID(n.self)) })
+}
+
+// signersOver another transport than the loopback.
+func signersOver(t *testing.T, transportOf func(*signers, *Node) tss.Transport) *signers {
+	t.Helper()
 	c, b := paying(t)
 	k, _ := c.s.Keys.Get(ledger.KeyECDSA1)
 	var parties []tss.PartyID
@@ -54,7 +60,7 @@ func newSigners(t *testing.T) *signers {
 			t.Fatal(err)
 		}
 		if n.tss, err = tss.New(tss.Config{
-			Identity: key, Cluster: c.s.Cluster, Keystore: n.keys, Transport: x.net.Node(parties[i]), InProcess: true,
+			Identity: key, Cluster: c.s.Cluster, Keystore: n.keys, Transport: transportOf(x, n), InProcess: true,
 			JoinWait: 30 * time.Second, SilenceMin: time.Minute,
 		}); err != nil {
 			t.Fatal(err)
@@ -337,7 +343,7 @@ func TestNobodyIsBlamedByAWord(t *testing.T) {
 	// Sixteen sessions of one culprit are held, and each for ten minutes.
 	v, _ := judge.app.now()
 	for i := range byte(100) {
-		judge.hold(v, ledger.Blame{Member: innocent.self, Session: ledger.Hash{i, 1}, Check: "A1", Batch: x.b.ID}, nil)
+		judge.hold(v, ledger.Blame{Member: innocent.self, Session: ledger.Hash{i, 1}, Check: "A1", Batch: x.b.ID}, accuser.self, nil)
 	}
 	if len(judge.cases) != maxCases {
 		t.Errorf("%d cases held", len(judge.cases))

@@ -200,12 +200,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		return nil, err
 	}
 	watchChildren(n.reg, n.tss.Stats)
-	n.peers.Handle(func(from p2p.ID, frame []byte) {
-		if err := n.tss.Receive(tss.PartyID(from), frame); err != nil {
-			n.log.Debug("session message refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
-		}
-	})
-	n.peers.OnDisconnect(func(from p2p.ID) { n.tss.Disconnected(tss.PartyID(from)) })
+	n.hearSessions()
 
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "raft"), 0o700); err != nil {
 		return nil, err
@@ -259,12 +254,27 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		}
 	})
 	watchConsensus(n.reg, n.cons.Status)
+	n.answerPeers()
+	return n, nil
+}
+
+// hearSessions hands what other parties send to tss.
+func (n *Node) hearSessions() {
+	n.peers.Handle(func(from p2p.ID, frame []byte) {
+		if err := n.tss.Receive(tss.PartyID(from), frame); err != nil {
+			n.log.Debug("session message refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
+		}
+	})
+	n.peers.OnDisconnect(func(from p2p.ID) { n.tss.Disconnected(tss.PartyID(from)) })
+}
+
+// answerPeers says who answers which request of another node.
+func (n *Node) answerPeers() {
 	n.peers.HandleRequest(requestSubmit, func(ctx context.Context, from p2p.ID, body []byte) ([]byte, error) {
 		return n.cons.HandleForward(ctx, ledger.MemberID(from), body), nil
 	})
 	n.peers.HandleRequest(requestSignature, n.takeSignature)
 	n.peers.HandleRequest(requestCase, n.takeCase)
-	return n, nil
 }
 
 func listen(addr string) (net.Listener, error) {
