@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -313,4 +314,31 @@ func allocated() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.TotalAlloc
+}
+
+// A view shares no table that either side takes for its own. Seen red with a
+// table left out of View.
+func TestViewMarksEveryTable(t *testing.T) {
+	s := new(State)
+	v := s.View()
+	marked := 0
+	var look func(name string, original, view reflect.Value)
+	look = func(name string, original, view reflect.Value) {
+		if view.Kind() != reflect.Struct {
+			return
+		}
+		if f := view.FieldByName("shared"); f.IsValid() {
+			if marked++; !f.Bool() || !original.FieldByName("shared").Bool() {
+				t.Errorf("%s is nobody's: View must say that it is shared", name)
+			}
+			return
+		}
+		for i := range view.NumField() {
+			look(name+"."+view.Type().Field(i).Name, original.Field(i), view.Field(i))
+		}
+	}
+	look("State", reflect.ValueOf(s).Elem(), reflect.ValueOf(v).Elem())
+	if marked < 40 {
+		t.Fatalf("%d tables marked: the test looks at too little", marked)
+	}
 }

@@ -40,7 +40,7 @@ type owner struct{ _ byte }
 const (
 	// pageBytes is where a page is split. Larger pages cost a write more to copy,
 	// smaller ones cost more tree above them.
-	pageBytes = 1536
+	pageBytes = 1024
 	// sparseBytes is where a page that lost a row joins one beside it.
 	sparseBytes = pageBytes / 4
 	maxKeyBytes = 255
@@ -280,7 +280,7 @@ func (r *rows) begin(page string) {
 // merge is a page after the first n edits: at least one, and as many as have
 // prefixes below bound and leave the page small enough to be cut in two.
 func (r *rows) merge(page string, edits []edit, bound uint64) (merged string, n int) {
-	var room [3 * pageBytes]byte
+	var room [pageBytes + 512]byte // mostly enough
 	out, at := room[:0], 0
 	for n == 0 || n < len(edits) && len(out)+len(page)-at < pageBytes*3/2 && prefix(edits[n].key) < bound {
 		e := &edits[n]

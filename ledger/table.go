@@ -60,10 +60,17 @@ func (t *table[K, V]) len() int {
 // other. A frozen table is never written to again: it is not even marked, and
 // any number of goroutines may copy it at once.
 func (t *table[K, V]) copy(frozen bool) table[K, V] {
+	c := *t
+	c.copied(t, frozen)
+	return c
+}
+
+// copied marks t, which was assigned the original, and the original.
+func (t *table[K, V]) copied(original *table[K, V], frozen bool) {
 	if !frozen {
-		t.shared = true
+		original.shared = true
 	}
-	return table[K, V]{m: t.m, shared: true}
+	t.shared = true
 }
 
 // part gives the table a tree of its own, which copies every node of another
