@@ -249,9 +249,12 @@ func (a Account) position(pool string) Position {
 // withPosition returns the account with one position replaced. The list is a
 // new one, sorted and without empty entries, so that snapshots are canonical.
 func (a Account) withPosition(n Position) Account {
-	list := make([]Position, 0, len(a.Positions)+1)
-	empty := n.Supply.IsZero() && n.Debt.IsZero()
-	placed := empty
+	room := len(a.Positions)
+	if was := a.position(n.Pool); was.Supply.IsZero() && was.Debt.IsZero() {
+		room++
+	}
+	list := make([]Position, 0, room)
+	placed := n.Supply.IsZero() && n.Debt.IsZero() // an empty one has no place
 	for _, p := range a.Positions {
 		if !placed && p.Pool > n.Pool {
 			list, placed = append(list, n), true

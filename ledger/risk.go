@@ -1,10 +1,8 @@
 package ledger
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
-	"strings"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
@@ -147,8 +145,9 @@ func improved(old, now Account) bool {
 // Accounts that cannot be weighed are not among them.
 func (s *State) unhealthy() []AccountID {
 	f := newFinder(s)
-	var ids []AccountID
-	for _, key := range f.candidates() {
+	keys := f.candidates()
+	ids := make([]AccountID, 0, len(keys))
+	for _, key := range keys {
 		if f.weigh(key) {
 			ids = append(ids, keyAccount(key))
 		}
@@ -239,7 +238,7 @@ func (f *finder) candidates() []string {
 		}
 	}
 	keys = f.scan(keys, alwaysPair, 0)
-	slices.Sort(keys)
+	slices.SortFunc(keys, compareKeys)
 	return slices.Compact(keys)
 }
 
@@ -455,12 +454,7 @@ func (f *finder) remark(key, row string, marks []mark) {
 // settle writes what remark gathered: marks that one price has passed lie in few
 // pages, and each of them is written once.
 func (f *finder) settle() {
-	slices.SortFunc(f.risk, func(a, b edit) int {
-		if p, q := prefix(a.key), prefix(b.key); p != q {
-			return cmp.Compare(p, q)
-		}
-		return strings.Compare(a.key, b.key)
-	})
+	slices.SortFunc(f.risk, func(a, b edit) int { return compareKeys(a.key, b.key) })
 	f.book.risk.apply(f.risk)
 	f.book.rows.apply(f.rows)
 	f.risk, f.rows, f.bytes = nil, nil, nil

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/binary"
 	"iter"
 	"slices"
@@ -67,6 +68,14 @@ func prefix(key string) (p uint64) {
 		p |= uint64(key[i]) << (56 - 8*i)
 	}
 	return p
+}
+
+// compareKeys is strings.Compare, which mostly their prefixes decide.
+func compareKeys(a, b string) int {
+	if p, q := prefix(a), prefix(b); p != q {
+		return cmp.Compare(p, q)
+	}
+	return strings.Compare(a, b)
 }
 
 func firstKey(page string) string { return page[1 : 1+int(page[0])] }
