@@ -100,6 +100,7 @@ func (t *Accounts) overlay() Accounts {
 // whose place it comes.
 func (t *Accounts) inherit(original *Accounts) {
 	t.mine = t.mine || original.mine && t.book == original.book
+	t.busy = original.busy
 }
 
 func (t *Accounts) touched(id AccountID) int {

@@ -251,3 +251,32 @@ func TestAccountsRefuse(t *testing.T) {
 		t.Errorf("two accounts: %d, %v", a.len(), err)
 	}
 }
+
+// What a command leaves may be read by many at once, as a preview is: its
+// accounts keep nothing of what they are asked. Seen red with an overlay that goes on
+// as one when it is kept.
+func TestReadersKeepNothing(t *testing.T) {
+	s, ids := scaleState(t, 40)
+	s.Accounts.fold()
+	x := &execution{s: s.View(), verdicts: computed{}}
+	if code := x.guard("preview", func(x *execution) Code {
+		return x.try(func(x *execution) Code {
+			_, code := x.s.supply(ids[0], "btc", fixed.New(1000))
+			if kept := len(x.s.Accounts.recent); kept != 1 {
+				t.Errorf("a command keeps %d accounts of one", kept)
+			}
+			return code
+		})
+	}); code != OK {
+		t.Fatal(code)
+	}
+	for name, v := range map[string]*State{"kept": x.s, "view": s.View(), "frozen": s.Frozen(), "state": s} {
+		before := len(v.Accounts.recent)
+		for _, id := range ids {
+			v.Accounts.get(id)
+		}
+		if after := len(v.Accounts.recent); after != before {
+			t.Errorf("%s: reading left %d accounts behind", name, after-before)
+		}
+	}
+}

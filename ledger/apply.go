@@ -119,7 +119,6 @@ func (s *State) become(o *State) {
 		*s = *o
 	}
 	s.Accounts.fold()
-	s.Accounts.busy = false
 }
 
 // execution is one command on its way: the overlay it works on and the effects

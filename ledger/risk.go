@@ -170,8 +170,8 @@ type finder struct {
 	at     []int   // their pools' numbers
 	weighs Account // that account: its lists are used again
 
-	rows, risk []edit // what becomes of the book, once all are weighed
-	bytes      []byte // of their values
+	risk []edit // what becomes of book.risk, once all are weighed
+	room []byte // for a row
 }
 
 // newFinder has marks that hold. Where many wait, one walk sets them cheaper.
@@ -418,8 +418,8 @@ func (f *finder) mark() {
 		f.weighs.unpackLending(packedOf(row))
 		weighed, _ := f.weighLegs(&f.weighs)
 		marks := f.marks(weighed)
-		f.bytes = appendRow(f.bytes[:0], marks, false, packedOf(row))
-		accounts.add(key, string(f.bytes))
+		f.room = appendRow(f.room[:0], marks, false, packedOf(row))
+		accounts.add(key, string(f.room))
 		for _, m := range marks {
 			entries = append(entries, riskKey(m, key))
 		}
@@ -432,8 +432,8 @@ func (f *finder) mark() {
 	b.rows, b.risk, b.fresh, b.unset = accounts.done(), risk.done(), nil, false
 }
 
-// remark replaces the marks of an account, when settle comes. Keys come
-// ascending.
+// remark replaces the marks of an account: in its row now, while the page is at
+// hand, in book.risk when settle comes.
 func (f *finder) remark(key, row string, marks []mark) {
 	old := marksOf(row)
 	for _, m := range old {
@@ -446,16 +446,14 @@ func (f *finder) remark(key, row string, marks []mark) {
 			f.risk = append(f.risk, edit{key: riskKey(m, key)})
 		}
 	}
-	at := len(f.bytes)
-	f.bytes = appendRow(f.bytes, marks, false, packedOf(row))
-	f.rows = append(f.rows, edit{key: key, value: f.bytes[at:len(f.bytes):len(f.bytes)]})
+	f.room = appendRow(f.room[:0], marks, false, packedOf(row))
+	f.book.rows.set(key, f.room)
 }
 
-// settle writes what remark gathered: marks that one price has passed lie in few
+// settle writes what remark left: marks that one price has passed lie in few
 // pages, and each of them is written once.
 func (f *finder) settle() {
 	slices.SortFunc(f.risk, func(a, b edit) int { return compareKeys(a.key, b.key) })
 	f.book.risk.apply(f.risk)
-	f.book.rows.apply(f.rows)
-	f.risk, f.rows, f.bytes = nil, nil, nil
+	f.risk = nil
 }
