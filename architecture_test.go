@@ -72,7 +72,7 @@ var libraries = []struct {
 	{"github.com/dgraph-io/badger", []string{"consensus/raftlog", "tss/keystore"}, []string{"consensus"}, "two stores with two promises about the disk"},
 	{"github.com/ethereum/go-ethereum", []string{"chains/ethereum", "testnet"}, []string{"testnet/cluster"}, "its signature code differs with cgo, and it is slow to link: one adapter and the testnet's own node"},
 	{"github.com/holiman/uint256", []string{"ledger/fixed"}, nil, "unchecked 256-bit arithmetic wraps"},
-	{"filippo.io/age", []string{"node", "cmd/coffer"}, nil, "backups alone: the keystore has its own form"},
+	{"filippo.io/age", []string{"node", "cmd/coffer"}, []string{"testnet/cluster"}, "backups alone: the keystore has its own form"},
 	{"github.com/gagliardetto/solana-go", []string{"chains/solana"}, []string{"tss"}, "one adapter"},
 }
 

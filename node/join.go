@@ -17,13 +17,13 @@ import (
 type JoinOptions struct {
 	Dir         string
 	Passphrase  []byte
-	Genesis     []byte                 // canonical CBOR, checked by the caller against a hash that he was told
-	Peers       []ledger.Member        // today's members: whom this node gets the log from
-	Name        string                 // 1 to 32 bytes
-	Listen      string                 // multiaddr of the peer port
-	API         string                 // host:port
-	Checkpoints []consensus.Checkpoint // told by other operators
-	Model       string                 // a node.toml with chain endpoints and price venues; "": Dir's own, or an unfinished one
+	Genesis     []byte          // canonical CBOR, checked by the caller against a hash that he was told
+	Peers       []ledger.Member // today's members: whom this node gets the log from
+	Name        string          // 1 to 32 bytes
+	Listen      string          // multiaddr of the peer port
+	API         string          // host:port
+	Checkpoints []string        // HEIGHT:HEAD, told by other operators
+	Model       string          // a node.toml with chain endpoints and price venues; "": Dir's own, or an unfinished one
 }
 
 // Join makes identity, keystore, genesis.cbor and node.toml, and returns the member
@@ -70,7 +70,13 @@ func (o JoinOptions) config(g ledger.Genesis) (c Config, err error) {
 		return c, err
 	}
 	c.Dir, c.Name, c.Listen, c.API, c.Operator = o.Dir, o.Name, o.Listen, o.API, ""
-	c.Peers, c.Checkpoints = map[string]string{}, o.Checkpoints
+	c.Checkpoints = make([]consensus.Checkpoint, len(o.Checkpoints))
+	for i, text := range o.Checkpoints {
+		if err := c.Checkpoints[i].UnmarshalText([]byte(text)); err != nil {
+			return c, err
+		}
+	}
+	c.Peers = map[string]string{}
 	for _, m := range o.Peers {
 		if m.Addr != "" && p2p.CheckAddr(m.Addr) == nil {
 			c.Peers[m.ID.String()] = m.Addr

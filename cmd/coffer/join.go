@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/coffer-network/coffer/consensus"
 	"github.com/coffer-network/coffer/ledger"
 	"github.com/coffer-network/coffer/node"
 	"github.com/coffer-network/coffer/node/api/client"
@@ -18,7 +17,7 @@ import (
 func newNodeJoinCmd() *cobra.Command {
 	var f nodeFlags
 	var o node.JoinOptions
-	var from, told []string
+	var from []string
 	var hash, operator, addr string
 	cmd := &cobra.Command{
 		Use: "join", Short: "Make a node that is to join a running cluster",
@@ -45,12 +44,6 @@ one is written for you to fill in.`,
 			hash = strings.ToLower(hash)
 			if b, err := hex.DecodeString(hash); err != nil || len(b) != 32 {
 				return usagef("--genesis %q: want the SHA-256 of genesis.cbor in hex, as another operator told you", hash)
-			}
-			o.Checkpoints = make([]consensus.Checkpoint, len(told))
-			for i, text := range told {
-				if err := o.Checkpoints[i].UnmarshalText([]byte(text)); err != nil {
-					return usagef("--checkpoint: %v", err)
-				}
 			}
 			if addr == "" {
 				addr = o.Listen
@@ -85,7 +78,7 @@ one is written for you to fill in.`,
 	fs := cmd.Flags()
 	fs.StringArrayVar(&from, "from", nil, "API address of a running node; more than one: the first that answers")
 	fs.StringVar(&hash, "genesis", "", "SHA-256 of the genesis in hex, told by another operator")
-	fs.StringArrayVar(&told, "checkpoint", nil, "HEIGHT:HEAD from the coffer status of another operator's node; more than one: all must hold")
+	fs.StringArrayVar(&o.Checkpoints, "checkpoint", nil, "HEIGHT:HEAD from the coffer status of another operator's node; more than one: all must hold")
 	fs.StringVar(&o.Name, "name", "", "name of the new member, for people")
 	fs.StringVar(&operator, "operator", "", "who runs it: one operator holds one seat")
 	fs.StringVar(&o.Listen, "listen", "", "multiaddr of its peer port, such as /ip4/10.0.0.5/tcp/7105")
