@@ -170,7 +170,7 @@ func TestSolvencyOfOwnChange(t *testing.T) {
 	held := c.s
 	c.s = held.View()
 	x := &execution{s: c.s}
-	x.hold(c.s.Batches.at(b.ID), HeldFork, "a test")
+	x.hold(c.s.Batches.at(b.ID), HeldFork, spent.Height, "a test")
 	good("on HOLD")
 	robbed("on HOLD, and its change is gone")
 	if !c.s.knownCoin(change) {

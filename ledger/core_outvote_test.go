@@ -235,6 +235,33 @@ func TestLeaveHoldUnclear(t *testing.T) {
 	}
 }
 
+// What a vote about a HOLD books happened in the block that the HOLD is about: in a
+// balance of a block below it everything is still there, and belongs to nobody else.
+// Planted: books that change without a height. Seen: "its gas is said to be nobody's";
+// the next balance would have missed it and halted the chain. Found by seed 301 of
+// testnet/sim.
+func TestSolvencyAfterAHold(t *testing.T) {
+	c, _, _, b := borrowed(t)
+	before := c.s.Books("eth").String()
+	f := c.finalFact(b, OutcomeUnclear) // one above the agreed tip
+	c.some(3, KindFinal, f)
+	if d := c.agreed(ProposeLeaveHold, OutflowAct{Batch: b.ID, Outcome: VoteRefund, TxID: "tx", Fee: fixed.New(gweiCore)}); d.How != DecidedDone {
+		t.Fatalf("%+v", d)
+	}
+	k := c.asked("eth")
+	if k.Height >= f.Height || c.s.Books("eth").String() != less(before, gweiCore) {
+		t.Fatalf("asked at %d, books %s", k.Height, c.s.Books("eth"))
+	}
+	if row := c.counts("eth", k, before); row.Good != k.Asked || !row.Unattributed.IsZero() {
+		t.Fatalf("its gas is said to be nobody's: %+v", row)
+	}
+	c.mine(Ethereum, 2)
+	k = c.asked("eth")
+	if row := c.counts("eth", k, less(before, gweiCore)); row.Good != k.Asked {
+		t.Errorf("a block later: %+v", row)
+	}
+}
+
 // Row 54 of the fault table: the transaction that made the anchor is undone beyond
 // finality and its input spent by another, final. Nothing is decided by itself;
 // members name the killer, the payout is proven unpaid, gets another anchor and is

@@ -185,7 +185,7 @@ func TestVerifySpendByState(t *testing.T) {
 			},
 			"held": func(s *State) {
 				x := &execution{s: s}
-				x.hold(s.Batches.at(b.ID), HeldForeign, "test")
+				x.hold(s.Batches.at(b.ID), HeldForeign, 1, "test")
 				s.OutflowsHalt = ""
 			},
 			"paid to nothing": func(s *State) {

@@ -128,6 +128,7 @@ type Batch struct {
 	Vault    string    `cbor:"14,keyasint"` // Bitcoin: role of the vault whose coins it spends
 	Planned  uint64    `cbor:"12,keyasint"` // ledger time of that, ms
 	Held     HoldCause `cbor:"15,keyasint"` // why it is, or was, on HOLD; 0: it never was, or goes on
+	HeldAt   uint64    `cbor:"18,keyasint"` // height of the block that Held is about
 	Freed    bool      `cbor:"16,keyasint"` // of Held: its anchor was booked as gone
 	Cancel   string    `cbor:"17,keyasint"` // a vote cancels it; what becomes of its outflows: VoteRefund or VoteRequeue
 	Stuck    uint64    `cbor:"13,keyasint"` // ledger time since when a bump would exceed the cap, ms; 0: it would not

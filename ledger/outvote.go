@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/coffer-network/coffer/ledger/address"
@@ -257,6 +258,9 @@ func (x *execution) leaveHold(a OutflowAct) Code {
 		return code
 	}
 	x.event(b, "hold-left "+a.Outcome)
+	// What it does to the books happened in a block long before: a balance of an
+	// earlier one is of the books without it.
+	defer x.moves(b.Chain, cmp.Or(a.Height, b.HeldAt))()
 	defer func() {
 		if !s.held(b) {
 			s.OnHold.delete(b.ID)

@@ -88,7 +88,7 @@ func (x *execution) reversed(m MemberID, f ReversedFact) Code {
 		return OK
 	}
 	if b, ok := s.Batches.get(k.Batch); ok && b.Anchor == f.ID {
-		x.hold(b, HeldUndone, "the anchor "+f.ID+" is undone")
+		x.hold(b, HeldUndone, in.Height, "the anchor "+f.ID+" is undone")
 		return OK
 	}
 	defer x.moves(in.Chain, in.Height)()
@@ -169,7 +169,7 @@ func (x *execution) deepFork(m MemberID, f DeepForkFact) Code {
 	}
 	for _, id := range s.Live.keys() {
 		if b := s.Batches.at(id); b.Kind == BatchPay && b.Chain == f.Chain && b.Spent != nil {
-			x.hold(b, HeldFork, f.Chain+" forked beyond finality")
+			x.hold(b, HeldFork, b.Spent.Height, f.Chain+" forked beyond finality")
 		}
 	}
 	x.halt(f.Chain + " forked beyond finality")
@@ -195,7 +195,7 @@ func (x *execution) foreign(m MemberID, f ForeignFact) Code {
 	x.halt("transaction " + f.TxID + ", which was never planned, consumed " + f.Resource)
 	if held {
 		if b, ok := s.Batches.get(k.Batch); ok && b.Anchor == f.Resource && !b.Done {
-			x.hold(b, HeldForeign, "its anchor was consumed by "+f.TxID)
+			x.hold(b, HeldForeign, f.Height, "its anchor was consumed by "+f.TxID)
 		}
 		defer x.moves(f.Chain, f.Height)()
 		x.lose(k)

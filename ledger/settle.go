@@ -105,7 +105,7 @@ func (x *execution) spent(m MemberID, f SpentFact) Code {
 	}
 	if f.Foreign {
 		b = s.Batches.at(f.Batch)
-		x.hold(b, HeldForeign, "foreign spend of "+b.Anchor)
+		x.hold(b, HeldForeign, f.Height, "foreign spend of "+b.Anchor)
 		return OK
 	}
 	b.Spent = &Spend{Body: a.Body, Height: f.Height, Block: f.Block}
@@ -178,8 +178,8 @@ func (x *execution) unmined(m MemberID, f UnminedFact) Code {
 }
 
 // hold stops everything about a batch: only a vote leaves it.
-func (x *execution) hold(b Batch, cause HoldCause, why string) {
-	b.Held = cause
+func (x *execution) hold(b Batch, cause HoldCause, height uint64, why string) {
+	b.Held, b.HeldAt = cause, height
 	x.s.Batches.put(b.ID, b)
 	for _, id := range b.Outflows {
 		if o := x.s.Outflows.at(id); o.State != Paid && o.State != Refunded && o.State != Hold {
@@ -225,7 +225,7 @@ func (x *execution) final(m MemberID, f FinalFact) Code {
 		return OK
 	}
 	if f.Outcome == OutcomeUnclear {
-		x.hold(b, HeldUnclear, "success without the expected payment in "+f.TxID)
+		x.hold(b, HeldUnclear, f.Height, "success without the expected payment in "+f.TxID)
 		return OK
 	}
 	defer x.moves(b.Chain, f.Height)()
