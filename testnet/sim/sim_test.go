@@ -59,6 +59,9 @@ func TestSim(t *testing.T) {
 			t.Fatal("the fixed run has nothing of what it is for; choose another seed")
 		}
 	}
+	if all.Runs > 1 && (all.Holds == 0 || all.Booked == 0) {
+		t.Errorf("%d times on HOLD, %d gifts booked: rare things did not happen", all.Holds, all.Booked)
+	}
 }
 
 // The committee changes as often as it can, from three to seven members, while

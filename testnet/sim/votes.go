@@ -18,6 +18,9 @@ func (m *member) decide() []node.Statement {
 	if said := m.endHold(); len(said) > 0 {
 		return said
 	}
+	if said := m.bookGifts(); len(said) > 0 {
+		return said
+	}
 	if m.state.Epoch().Number == 0 || !m.seated() || !m.s.trouble(max(3, m.s.cfg.votes)) && !(m.s.cfg.Churn && m.s.trouble(30)) {
 		return nil
 	}
@@ -225,6 +228,24 @@ func (m *member) coinProposal() ledger.Proposal {
 		p.Kind, p.Act.Asset, p.Act.Address = ledger.ProposeGasFloat, "", hot.Address
 	}
 	return p
+}
+
+// bookGifts is what operators do about coins at the vaults that are nobody's: some
+// propose to book them, and the others mostly agree.
+func (m *member) bookGifts() (said []node.Statement) {
+	if m.s.rest || !m.seated() || m.s.reference.Epoch().Number == 0 {
+		return nil
+	}
+	for _, b := range m.state.Ballots.All() {
+		if k := b.Proposal.Kind; k >= ledger.ProposeGasFloat && k <= ledger.ProposeBook && !slices.Contains(b.Yes, m.id) && m.s.chance(20) {
+			said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: b.Proposal.Hash(), Yes: true}})
+		}
+	}
+	if len(said) == 0 && m.state.Ballots.Len() < 8 && (m.s.chance(1) || m.s.rep.Booked == 0 && m.s.chance(2)) {
+		p := m.coinProposal()
+		said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: p.Hash(), Yes: true, Proposal: &p}})
+	}
+	return said
 }
 
 // endHold is what operators do about a batch on HOLD, whatever else they are up to: a

@@ -51,7 +51,7 @@ func (w *world) turn(s *sim) {
 		s.eth.SetFees(uint64(s.between(gwei, 2*gwei)), uint64(s.between(gwei, 2*gwei)))
 	}
 	w.congest(s)
-	if w.funded && s.trouble(max(1, s.cfg.votes/4)) {
+	if w.funded && s.trouble(max(2, s.cfg.votes/4)) {
 		w.give(s)
 	}
 	if len(w.hoarded) > 0 && s.trouble(15) {
