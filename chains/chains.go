@@ -64,6 +64,7 @@ type Ask struct {
 	Asset  string
 	Height uint64
 	At     []string // Ethereum: deposit addresses that count besides the vaults, canonical, at most 256
+	Apart  string   // Ethereum: the vault whose part is told apart; empty: none's
 
 	// Ours says of a coin, "txid:vout", whether it counts (Bitcoin): what is there and
 	// does not is a deposit that nobody has counted, or a stranger's. nil: none does.
@@ -76,6 +77,7 @@ type Held struct {
 	Amount  fixed.Int
 	Waiting fixed.Int // of Amount what lies at the deposit addresses that were asked about (Ethereum)
 
+	Apart     fixed.Int // of Amount what lies at the vault that was named (Ethereum)
 	Strangers fixed.Int // beside Amount, what lies at vaults and does not count (Bitcoin)
 }
 

@@ -530,6 +530,90 @@ func TestVoteGasFloat(t *testing.T) {
 	}
 }
 
+// Of what is nobody's on Ethereum members tell what lies at which vault, and a vote
+// books it there and nowhere else: the float of the vault that it names, a pool's at
+// the hot address, from where its payouts leave. Planted: arrived that looks at the sum
+// of both, as it once did. Seen: "wei at the gas address, booked at the hot one: OK"
+// and the same of the others.
+func TestVoteBooksWhereItLies(t *testing.T) {
+	c, _, _ := lent(t)
+	gas, _ := c.s.Vault(Ethereum, address.RoleGas)
+	weigh := func(asset string, atHot, atGas uint64) Solvency {
+		t.Helper()
+		k := c.asked(asset)
+		float := fixed.Int{}
+		if asset == "eth" {
+			float = c.s.Senders.at(gas.Address).Float
+		}
+		c.some(3, KindBalance, BalanceFact{
+			Asset: asset, Asked: k.Asked, Height: k.Height, Block: "block-s",
+			Amount: must(fixed.Add(c.s.Books(asset), fixed.New(atHot+atGas))), AtGas: must(fixed.Add(float, fixed.New(atGas))),
+		})
+		row := c.s.Solvency.at(asset)
+		if row.Halt != "" || row.Good != k.Asked {
+			t.Fatalf("%s: %+v", asset, row)
+		}
+		return row
+	}
+	if row := weigh("eth", 300, 700); row.Unattributed != n("1000") || row.AtGas != n("700") {
+		t.Fatalf("%+v", row)
+	}
+	if row := weigh("usdt.eth", 50, 20); row.Unattributed != n("70") || row.AtGas != n("20") {
+		t.Fatalf("%+v", row)
+	}
+	for name, x := range map[string]struct {
+		kind ProposalKind
+		act  OutflowAct
+		code Code
+	}{
+		"wei at the gas address, booked at the hot one": {ProposeGasFloat, OutflowAct{Address: c.hot().Address, Amount: n("301")}, NotArrived},
+		"wei at the hot address, booked at the gas one": {ProposeGasFloat, OutflowAct{Address: gas.Address, Amount: n("701")}, NotArrived},
+		"tokens at the gas address":                     {ProposeBook, OutflowAct{Asset: "usdt.eth", Amount: n("51")}, NotArrived},
+		"tokens at the hot address":                     {ProposeBook, OutflowAct{Asset: "usdt.eth", Amount: n("50")}, OK},
+		"wei where it lies":                             {ProposeGasFloat, OutflowAct{Address: gas.Address, Amount: n("700")}, OK},
+	} {
+		before := c.s
+		c.s = before.View()
+		if code := c.propose(0, act(x.kind, x.act)); code != x.code {
+			t.Errorf("%s: %s", name, code)
+		}
+		c.s = before
+	}
+	was := c.s.Senders.at(gas.Address).Float
+	if d := c.agreed(ProposeGasFloat, OutflowAct{Address: gas.Address, Amount: n("600")}); d.How != DecidedDone {
+		t.Fatalf("%+v", d)
+	}
+	if row := c.s.Solvency.at("eth"); must(fixed.Sub(c.s.Senders.at(gas.Address).Float, was)) != n("600") || row.Unattributed != n("400") || row.AtGas != n("100") {
+		t.Errorf("%+v", row)
+	}
+	if row := weigh("eth", 300, 100); row.Unattributed != n("400") || row.AtGas != n("100") {
+		t.Errorf("afterwards: %+v", row)
+	}
+	// A gift to the one vault makes up for no theft at the other, not even in one balance:
+	// the next one misses it.
+	k := c.asked("usdt.eth")
+	f := BalanceFact{Asset: "usdt.eth", Asked: k.Asked, Height: k.Height, Block: "block-s", Amount: n(more(c.s.Books("usdt.eth").String(), 70)), AtGas: n("40")}
+	c.some(3, KindBalance, f)
+	if row := c.s.Solvency.at("usdt.eth"); row.Good != k.Asked || row.Unattributed != n("90") {
+		t.Fatalf("%+v", row)
+	}
+	k = c.asked("usdt.eth")
+	f.Asked, f.Height = k.Asked, k.Height
+	c.some(3, KindBalance, f)
+	if row := c.s.Solvency.at("usdt.eth"); row.Halt == "" {
+		t.Errorf("a theft at the hot address beside a gift to the gas one: %+v", row)
+	}
+	for name, g := range map[string]BalanceFact{
+		"more apart than there is":     {Asset: "eth", Asked: 1, Block: "b", Amount: n("3"), Waiting: n("2"), AtGas: n("2")},
+		"a gas address on Bitcoin":     {Asset: "btc", Asked: 1, Block: "b", Amount: n("3"), AtGas: n("2")},
+		"strangers' coins on Ethereum": {Asset: "eth", Asked: 1, Block: "b", Amount: n("3"), Strangers: n("2")},
+	} {
+		if code := c.say(0, KindBalance, g); code != Malformed {
+			t.Errorf("%s: %s", name, code)
+		}
+	}
+}
+
 func more(a string, by uint64) string { return must(fixed.Add(n(a), fixed.New(by))).String() }
 
 // What strangers sent to a vault on Ethereum is told from what is owed by amounts

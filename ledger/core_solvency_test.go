@@ -22,10 +22,15 @@ func (c *cluster) asked(asset string) Check {
 }
 
 // counts has a quorum of members say what custody holds at a check's block, with
-// what is owed at deposit addresses lying there.
+// what is owed at deposit addresses lying there, and at the gas address its float.
 func (c *cluster) counts(asset string, k Check, units string) Solvency {
 	c.t.Helper()
-	c.some(3, KindBalance, BalanceFact{Asset: asset, Asked: k.Asked, Height: k.Height, Block: "block-s", Amount: n(units), Waiting: lesser(k.Owed, n(units))})
+	f := BalanceFact{Asset: asset, Asked: k.Asked, Height: k.Height, Block: "block-s", Amount: n(units), Waiting: lesser(k.Owed, n(units))}
+	if gas, _ := c.s.Vault(Ethereum, address.RoleGas); asset == "eth" {
+		from := c.s.Senders.at(gas.Address)
+		f.AtGas = lesser(must(fixed.Sub(from.Float, lesser(from.Due, from.Float))), must(fixed.Sub(f.Amount, f.Waiting)))
+	}
+	c.some(3, KindBalance, f)
 	row := c.s.Solvency.at(asset)
 	if row.Open != nil || row.Newest.Asked != k.Asked {
 		c.t.Fatalf("%s of %s did not count: %+v", units, asset, row)

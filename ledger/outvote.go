@@ -152,7 +152,7 @@ func (s *State) outflowPossible(k ProposalKind, a OutflowAct) Code {
 			return BadParam
 		}
 		native, _ := s.Genesis.Native(Ethereum)
-		return s.arrived(native.ID, a.Amount)
+		return s.arrived(native.ID, a.Address, a.Amount)
 	case ProposeBook:
 		if a.Asset == "" {
 			break
@@ -160,7 +160,8 @@ func (s *State) outflowPossible(k ProposalKind, a OutflowAct) Code {
 		if p, ok := s.Genesis.Asset(a.Asset); !ok || p.Chain != Ethereum || !s.Pools.has(a.Asset) {
 			return UnknownPool
 		}
-		return s.arrived(a.Asset, a.Amount)
+		hot, _ := s.Vault(Ethereum, address.RoleHot) // a pool pays from there alone
+		return s.arrived(a.Asset, hot.Address, a.Amount)
 	}
 	return s.mayWant(k, a)
 }
@@ -183,13 +184,14 @@ func (x *execution) carryOutAct(k ProposalKind, a OutflowAct) Code {
 		x.topUp(a.Amount)
 	case ProposeGasFloat:
 		native, _ := x.s.Genesis.Native(Ethereum)
-		x.s.takeUnattributed(native.ID, a.Amount)
+		x.s.takeUnattributed(native.ID, a.Address, a.Amount)
 		v := x.s.Senders.at(a.Address).receive(a.Amount)
 		x.s.Senders.put(a.Address, v)
 		x.emit(Event{Name: "float", Amount: a.Amount.String(), Note: a.Address})
 	case ProposeBTCFloat, ProposeBook:
 		if a.Asset != "" {
-			x.s.takeUnattributed(a.Asset, a.Amount)
+			hot, _ := x.s.Vault(Ethereum, address.RoleHot)
+			x.s.takeUnattributed(a.Asset, hot.Address, a.Amount)
 			x.s.sync()
 			x.bookFee(a.Asset, a.Amount, fixed.Int{})
 			x.s.refreshRates()
@@ -408,22 +410,36 @@ func (x *execution) topUp(amount fixed.Int) {
 	x.emit(Event{Name: "top-up", Asset: btcAsset, Amount: amount.String(), Outflow: o.ID})
 }
 
-// arrived: members saw that much at the vaults, beyond all that is booked. What a vote
+// arrived: members saw that much at the vault, beyond all that is booked. What a vote
 // books of an asset that has no coins with names is there, then, whatever the voters
-// believe: it would be missing otherwise, and halt the chain.
+// believe: it would be missing otherwise, and halt the chain, or lie at the one vault
+// and be spent by the books of the other.
 //
 // Why refused and not kept until it arrives: finality is a quarter of an hour, and a
 // promise that waits would be booked on whatever a stranger sends meanwhile.
-func (s *State) arrived(asset string, amount fixed.Int) Code {
-	if s.Solvency.at(asset).Unattributed.Less(amount) {
+func (s *State) arrived(asset, vault string, amount fixed.Int) Code {
+	row := s.Solvency.at(asset)
+	there := row.atHot()
+	if s.isGas(vault) {
+		there = row.AtGas
+	}
+	if there.Less(amount) {
 		return NotArrived
 	}
 	return OK
 }
 
+func (s *State) isGas(vault string) bool {
+	gas, ok := s.Vault(Ethereum, address.RoleGas)
+	return ok && gas.Address == vault
+}
+
 // takeUnattributed: what is booked is nobody's no longer.
-func (s *State) takeUnattributed(asset string, amount fixed.Int) {
+func (s *State) takeUnattributed(asset, vault string, amount fixed.Int) {
 	row := s.Solvency.at(asset)
+	if s.isGas(vault) {
+		row.AtGas = must(fixed.Sub(row.AtGas, amount))
+	}
 	row.Unattributed = must(fixed.Sub(row.Unattributed, amount))
 	s.Solvency.put(asset, row)
 }

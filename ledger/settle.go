@@ -377,6 +377,13 @@ func (x *execution) bookFee(pool string, fee, taken fixed.Int) {
 	s.Pools.put(pool, p)
 }
 
+func greater(a, b fixed.Int) fixed.Int {
+	if a.Less(b) {
+		return b
+	}
+	return a
+}
+
 func lesser(a, b fixed.Int) fixed.Int {
 	if b.Less(a) {
 		return b

@@ -53,6 +53,7 @@ type Solvency struct {
 	// must stay there (spec: lending I6); on Bitcoin coins have names, it is what the
 	// newest balance found, and nothing rests on it.
 	Unattributed fixed.Int `cbor:"7,keyasint"`
+	AtGas        fixed.Int `cbor:"8,keyasint"` // of Unattributed what lies at the gas address (Ethereum), the rest at the hot one
 }
 
 // Check is a balance that members are asked for.
@@ -75,11 +76,12 @@ type BalanceWord struct {
 	Waiting fixed.Int `cbor:"4,keyasint"`
 
 	Strangers fixed.Int `cbor:"5,keyasint"`
+	AtGas     fixed.Int `cbor:"6,keyasint"`
 }
 
 // as reports whether a fact says the same.
 func (w BalanceWord) as(f BalanceFact) bool {
-	return w == BalanceWord{w.Member, f.Block, f.Amount, f.Waiting, f.Strangers}
+	return w == f.by(w.Member)
 }
 
 // Balance is one that counted, with what it was compared with.
@@ -123,6 +125,22 @@ type BalanceFact struct {
 	// Strangers is what lay at vaults beside Amount (Bitcoin): coins that the ledger
 	// does not have and that no transaction of ours made.
 	Strangers fixed.Int `cbor:"7,keyasint"`
+
+	AtGas fixed.Int `cbor:"8,keyasint"` // of Amount what lay at the gas address (Ethereum)
+}
+
+func (f BalanceFact) by(m MemberID) BalanceWord {
+	return BalanceWord{m, f.Block, f.Amount, f.Waiting, f.Strangers, f.AtGas}
+}
+
+// parts: what a fact says of parts of its amount fits it and its chain.
+func (f BalanceFact) parts(chain string) bool {
+	var c fixed.Calc
+	apart := c.Add(f.Waiting, f.AtGas)
+	if chain == Bitcoin {
+		return c.Err() == nil && apart.IsZero()
+	}
+	return c.Err() == nil && !f.Amount.Less(apart) && f.Strangers.IsZero()
 }
 
 // balance takes a member's word. It has no tally: words live with their check, which
@@ -135,7 +153,7 @@ func (x *execution) balance(m MemberID, f BalanceFact) Code {
 		return UnknownPool
 	case !s.Epoch().Has(m):
 		return NotAllowed
-	case len(f.Block) > maxTextInFacts, (f.Asked == 0) != (f.Block == ""), f.Amount.Less(f.Waiting), a.Chain != Bitcoin && !f.Strangers.IsZero():
+	case len(f.Block) > maxTextInFacts, (f.Asked == 0) != (f.Block == ""), !f.parts(a.Chain):
 		return Malformed
 	}
 	row := s.Solvency.at(a.ID)
@@ -154,7 +172,7 @@ func (x *execution) balance(m MemberID, f BalanceFact) Code {
 		return OK
 	}
 	n := *c
-	n.Words = slices.Insert(slices.Clone(c.Words), i, BalanceWord{m, f.Block, f.Amount, f.Waiting, f.Strangers})
+	n.Words = slices.Insert(slices.Clone(c.Words), i, f.by(m))
 	row.Open = &n
 	s.Solvency.put(a.ID, row)
 	same := 0
@@ -198,9 +216,11 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 		if row.Halt == "" {
 			row.Good = b.Asked
 		}
-		if more := s.beyondBooks(a, c, f); row.Unattributed.Less(more) {
+		hot, gas := s.beyondBooks(a, c, f)
+		gas = greater(gas, row.AtGas)
+		if more := must(fixed.Add(gas, greater(hot, row.atHot()))); row.Unattributed.Less(more) {
 			x.emit(Event{Name: "unattributed", Asset: a.ID, Amount: more.String()})
-			row.Unattributed = more
+			row.Unattributed, row.AtGas = more, gas
 		}
 	case b.Unsure.Less(missing) || row.Short != 0 && s.Millis >= row.Short+shortMillis:
 		row.Short = 0
@@ -230,31 +250,38 @@ func (b Balance) shortage() string {
 		b.Height, b.Amount, more, b.Leaving, b.Books, theirs, b.Missing(), lesser(b.Missing(), b.Unsure))
 }
 
-// beyondBooks is what the vaults held at a balance's block and the books do not have,
-// at the least: coins of ours that are on their way into a vault, or are and are not
+// beyondBooks is what each vault held at a balance's block and the books do not have,
+// at the least: of native coin the float at the gas address, all else at the hot one. Coins of ours that are on their way into a vault, or are and are not
 // counted, are no stranger's. On Bitcoin members tell strangers' coins by their names.
 //
 // Why it may be held to ever after: nothing of ours takes from a vault what the books
 // do not have, and whatever they come to have of it (a float, a vote) is taken out.
-func (s *State) beyondBooks(a AssetParam, c Check, f BalanceFact) fixed.Int {
+func (s *State) beyondBooks(a AssetParam, c Check, f BalanceFact) (hot, gas fixed.Int) {
 	if a.Chain != Ethereum {
-		return fixed.Int{}
+		return hot, gas
 	}
+	var float, due fixed.Int // at the gas address
 	if a.isNative() {
 		for _, role := range gasRoles {
-			if v, ok := s.Vault(Ethereum, role); !ok || !s.Senders.at(v.Address).Booked {
-				return fixed.Int{} // the genesis float arrives, or is there and not booked
+			v, ok := s.Vault(Ethereum, role)
+			from := s.Senders.at(v.Address)
+			if !ok || !from.Booked {
+				return hot, gas // the genesis float arrives, or is there and not booked
+			}
+			if role == address.RoleGas {
+				float, due = from.Float, from.Due
 			}
 		}
 	}
 	var calc fixed.Calc
 	owed, less := s.books(a)
-	have := calc.Add(calc.Sub(f.Amount, f.Waiting), less)
+	owed, less = calc.Sub(owed, float), calc.Sub(less, due)
+	haveHot, haveGas := calc.Add(calc.Sub(calc.Sub(f.Amount, f.Waiting), f.AtGas), less), calc.Add(f.AtGas, due)
 	for key, m := range s.Moves.From(moveKey(a.ID, c.Height+1)) {
 		if asset, _ := splitMove(key); asset != a.ID {
 			break
 		}
-		owed = calc.Add(owed, m.Out) // what came in above the block may have been below it
+		owed, float = calc.Add(owed, m.Out), calc.Add(float, m.Out) // of either; what came in above the block may have been below it
 	}
 	for _, open := range []*table[uint64, uint64]{&s.Live, &s.OnHold} {
 		for id := range open.all() {
@@ -270,8 +297,11 @@ func (s *State) beyondBooks(a AssetParam, c Check, f BalanceFact) fixed.Int {
 	if calc.Err() != nil {
 		panic("beyond the books of " + a.ID + ": " + calc.Err().Error())
 	}
-	return must(fixed.Sub(have, lesser(owed, have)))
+	return must(fixed.Sub(haveHot, lesser(owed, haveHot))), must(fixed.Sub(haveGas, lesser(float, haveGas)))
 }
+
+// atHot is what of Unattributed lies at the hot address.
+func (row Solvency) atHot() fixed.Int { return must(fixed.Sub(row.Unattributed, row.AtGas)) }
 
 // books is what the books of an asset have now and custody must hold: owed, which
 // is what its pool has in cash, reserved and suspended, and the operators' floats,
@@ -679,7 +709,7 @@ func (s *State) setHalt(asset, why string) {
 	}
 	row := s.Solvency.at(asset)
 	if why == "" {
-		row.Unattributed = fixed.Int{} // people looked, and what is gone of it was nobody's
+		row.Unattributed, row.AtGas = fixed.Int{}, fixed.Int{} // people looked, and what is gone of it was nobody's
 	}
 	row.Halt, row.Good, row.Short = why, 0, 0
 	row.Open = nil
@@ -692,6 +722,9 @@ func (s *State) checkSolvency() error {
 	for id, row := range s.Solvency.all() {
 		if _, ok := s.Genesis.Asset(id); !ok {
 			return fmt.Errorf("solvency of %q, which is no asset", id)
+		}
+		if row.Unattributed.Less(row.AtGas) {
+			return fmt.Errorf("solvency of %s: %s is nobody's, %s of it at the gas address", id, row.Unattributed, row.AtGas)
 		}
 		if row.Halt != "" && row.Good != 0 || row.Good > row.Newest.Asked || row.Short > s.Millis {
 			return fmt.Errorf("solvency of %s: halted by %q, good at %d, newest at %d, short since %d", id, row.Halt, row.Good, row.Newest.Asked, row.Short)

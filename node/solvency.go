@@ -11,6 +11,7 @@ import (
 
 	"github.com/coffer-network/coffer/chains"
 	"github.com/coffer-network/coffer/ledger"
+	"github.com/coffer-network/coffer/ledger/address"
 )
 
 // The member's part of solvency (spec: committee §5, S5; consensus R3). The ledger
@@ -56,13 +57,16 @@ func askOf(v *ledger.State, chain, asset string, k ledger.Check) chains.Ask {
 	if chain == ledger.Bitcoin {
 		ask.Ours = v.Ours(k)
 	}
+	if gas, ok := v.Vault(chain, address.RoleGas); ok {
+		ask.Apart = gas.Address
+	}
 	return ask
 }
 
 // balanceOf is what a member says of what its chain shows.
 func balanceOf(asset string, k ledger.Check, h chains.Held) ledger.BalanceFact {
 	return ledger.BalanceFact{
-		Asset: asset, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount, Waiting: h.Waiting, Strangers: h.Strangers,
+		Asset: asset, Asked: k.Asked, Height: k.Height, Block: h.Block, Amount: h.Amount, Waiting: h.Waiting, AtGas: h.Apart, Strangers: h.Strangers,
 	}
 }
 

@@ -357,6 +357,8 @@ func (f *Fake) custody(v chains.View, cur chains.Cursor, ask chains.Ask) (h chai
 			h.Amount = sum.Add(h.Amount, held)
 			if !slices.Contains(v.Vaults, owner) {
 				h.Waiting = sum.Add(h.Waiting, held)
+			} else if owner == ask.Apart {
+				h.Apart = sum.Add(h.Apart, held)
 			}
 		}
 		return h, sum.Err()

@@ -445,6 +445,11 @@ func custody(t *testing.T, w World) {
 	if in.Chain == ledger.Ethereum {
 		want = in.Amount
 	}
+	ask.Apart = e.view.Vaults[0]
+	apart := must[chains.Held](t, "apart")(e.chain.Custody(ctx, e.view, e.cursor, ask))
+	if ask.Apart = ""; in.Chain == ledger.Ethereum && (apart.Apart.IsZero() || apart.Amount.Less(apart.Apart)) || in.Chain == ledger.Bitcoin && !apart.Apart.IsZero() || apart.Amount != alone.Amount || !alone.Apart.IsZero() {
+		t.Errorf("at one vault %+v, at all %+v", apart, alone)
+	}
 	if full.Waiting != want || !alone.Waiting.IsZero() {
 		t.Errorf("%s and %s of it at deposit addresses, want %s and none", full.Waiting, alone.Waiting, want)
 	}

@@ -89,6 +89,8 @@ func (c *Chain) custody(ctx context.Context, v chains.View, cur chains.Cursor, a
 			h.Amount = sum.Add(h.Amount, amount)
 			if !slices.Contains(v.Vaults, owner) {
 				h.Waiting = sum.Add(h.Waiting, amount)
+			} else if owner == ask.Apart {
+				h.Apart = sum.Add(h.Apart, amount)
 			}
 		}
 	}

@@ -287,6 +287,9 @@ func statusRows(p *printer, st *client.Status) {
 		}
 		if x.Nobodys != "0" {
 			text += ", " + x.Nobodys + " more are nobody's"
+			if x.AtGas != "0" {
+				text += ", " + x.AtGas + " of it at the gas address"
+			}
 		}
 		if x.Missing != "0" {
 			text += ": " + x.Missing + " MISSING"

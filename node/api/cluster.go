@@ -207,7 +207,7 @@ func (v view) custody() []client.Custody {
 		b := row.Newest
 		out = append(out, client.Custody{
 			Asset: a.ID, Height: b.Height, Amount: b.Amount.String(), Leaving: b.Leaving.String(), Books: b.Books.String(),
-			Nobodys: row.Unattributed.String(), Missing: b.Missing().String(), Good: atOrNil(row.Good), Halted: row.Halt,
+			Nobodys: row.Unattributed.String(), AtGas: row.AtGas.String(), Missing: b.Missing().String(), Good: atOrNil(row.Good), Halted: row.Halt,
 		})
 	}
 	return out

@@ -145,7 +145,7 @@ var advice = map[ledger.Code]string{
 	ledger.DestinationNotList:  "the account pays listed addresses only",
 	ledger.BadParam:            "the parameters contradict each other, are out of bounds, or change nothing",
 	ledger.Timelock:            "the change has to wait for its delay",
-	ledger.NotArrived:          "members have not seen that much at the vaults beyond the books: send it, wait until its block is final and a balance of the asset is attested (coffer weigh ASSET), and vote then",
+	ledger.NotArrived:          "members have not seen that much at that vault beyond the books (a pool's is the hot address): send it, wait until its block is final and a balance of the asset is attested (coffer weigh ASSET), and vote then",
 
 	noLeader:           "no node orders commands at the moment: send the same text again, here or elsewhere",
 	timeout:            "not reached in time: ask again, here or elsewhere",

@@ -511,8 +511,8 @@ func (a *auditor) booked(e ledger.Event) error {
 	}
 	a.taken[at+"/"+asset] = add(a.taken[at+"/"+asset], amount)
 	a.s.rep.Booked++
-	if sent := a.gifts(asset); sent.Less(a.allTaken(asset)) {
-		return fmt.Errorf("%s of %s are booked, %s were sent to the vaults", a.allTaken(asset), asset, sent)
+	if sent, taken := a.sent(ledger.Ethereum, at, asset, 1<<62), a.taken[at+"/"+asset]; sent.Less(taken) {
+		return fmt.Errorf("%s of %s are booked at %s, %s were sent there", taken, asset, at, sent)
 	}
 	return nil
 }

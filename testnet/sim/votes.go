@@ -223,9 +223,9 @@ func (m *member) coinProposal() ledger.Proposal {
 			p.Act.Amount = fixed.New(uint64(s.between(1, 100*minUSDT)))
 		}
 	}
-	if p.Act.Asset == "eth" && s.chance(60) {
-		hot, _ := m.state.Vault(ledger.Ethereum, address.RoleHot)
-		p.Kind, p.Act.Asset, p.Act.Address = ledger.ProposeGasFloat, "", hot.Address
+	if p.Act.Asset == "eth" && s.chance(60) { // now and then at the vault where it does not lie
+		vault, _ := m.state.Vault(ledger.Ethereum, []string{address.RoleHot, address.RoleGas}[s.rng.IntN(2)])
+		p.Kind, p.Act.Asset, p.Act.Address = ledger.ProposeGasFloat, "", vault.Address
 	}
 	return p
 }

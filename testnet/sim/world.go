@@ -144,7 +144,8 @@ func (w *world) give(s *sim) {
 		v, _ := s.reference.Vault(ledger.Ethereum, role)
 		s.eth.Deposit(v.Address, "usdt.eth", fixed.New(uint64(s.between(1, 500*minUSDT))))
 	default:
-		v, _ := s.reference.Vault(ledger.Ethereum, address.RoleHot)
+		role := []string{address.RoleHot, address.RoleGas}[s.rng.IntN(2)]
+		v, _ := s.reference.Vault(ledger.Ethereum, role)
 		s.eth.Deposit(v.Address, "eth", fixed.New(uint64(s.between(1, ether))))
 	}
 }

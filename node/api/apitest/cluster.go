@@ -369,7 +369,12 @@ func (c *Cluster) Weigh(asset string, missing uint64) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.Say(ledger.KindBalance, ledger.BalanceFact{Asset: asset, Asked: row.Open.Asked, Height: row.Open.Height, Block: "block", Amount: amount})
+	f := ledger.BalanceFact{Asset: asset, Asked: row.Open.Asked, Height: row.Open.Height, Block: "block", Amount: amount}
+	if gas, _ := v.Vault(ledger.Ethereum, address.RoleGas); asset == "eth" {
+		from, _ := v.Senders.Get(gas.Address)
+		f.AtGas = from.Float
+	}
+	c.Say(ledger.KindBalance, f)
 }
 
 // Prices closes a round, in whole USD.

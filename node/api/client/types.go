@@ -774,6 +774,7 @@ type Custody struct {
 	Leaving string     `json:"leaving" doc:"what its own transactions took by then and the books still have"`
 	Books   string     `json:"books" doc:"what custody must hold"`
 	Nobodys string     `json:"unattributed" doc:"seen at the vaults beyond the books: strangers' coins, and floats that no vote has booked yet; on Ethereum it must stay there as well"`
+	AtGas   string     `json:"unattributedAtGas" doc:"of unattributed what lies at the gas address, the rest at the hot one (Ethereum)"`
 	Missing string     `json:"missing"`
 	Good    *time.Time `json:"good,omitempty" doc:"when the newest balance that covered the books was asked for; none or over ten minutes ago: nothing is signed"`
 	Halted  string     `json:"halted,omitempty" doc:"why nothing of the asset is planned or signed"`
