@@ -63,7 +63,7 @@ func (n *Node) observe(ctx context.Context, name string, chain chains.Chain) {
 				if time.Since(saved) > 10*time.Second {
 					save()
 				}
-				n.weigh(ctx, v, name, chain, view, cursor)
+				n.weigh(ctx, v, name, chain, view, o, cursor)
 			}
 			if err == nil && o.Behind > 0 {
 				continue

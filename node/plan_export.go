@@ -61,6 +61,12 @@ func PlanSigning(v *ledger.State, self ledger.MemberID) []Job {
 	return out
 }
 
+// Forked reports whether a member's branch lacks a deposit, up to a height, that the
+// ledger has counted: it tells no balance then.
+func Forked(v *ledger.State, chain string, o chains.Observations, height uint64) bool {
+	return forked(v, chain, o, height)
+}
+
 // AskOf is the question about an asset that a check puts to its chain.
 func AskOf(v *ledger.State, chain, asset string, k ledger.Check) chains.Ask {
 	return askOf(v, chain, asset, k)

@@ -24,14 +24,14 @@ const custodyTimeout = 20 * time.Second
 
 // weigh answers what the ledger asks of this member about one chain's assets. What
 // cannot be answered now is tried with the next step: the check stays for a minute.
-func (n *Node) weigh(ctx context.Context, v *ledger.State, name string, chain chains.Chain, view chains.View, cursor chains.Cursor) {
+func (n *Node) weigh(ctx context.Context, v *ledger.State, name string, chain chains.Chain, view chains.View, o chains.Observations, cursor chains.Cursor) {
 	asks := v.Asks(n.self, name)
 	for _, asset := range slices.Sorted(maps.Keys(asks)) {
 		k := asks[asset]
 		n.mu.Lock()
 		done := n.balances[asset].Asked == k.Asked
 		n.mu.Unlock()
-		if done {
+		if done || forked(v, name, o, k.Height) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, custodyTimeout)
@@ -49,6 +49,23 @@ func (n *Node) weigh(ctx context.Context, v *ledger.State, name string, chain ch
 		n.balances[asset] = balanceOf(asset, k, h)
 		n.mu.Unlock()
 	}
+}
+
+// forked: the branch that this member sees lacks a deposit, up to a height, that the
+// ledger has counted from another one. It is about to say so; until a quorum has, its
+// balance would be short by the deposit, and no less when the new branch has grown
+// beyond the depth at which one is final.
+func forked(v *ledger.State, chain string, o chains.Observations, height uint64) bool {
+	at := map[string]uint64{}
+	for _, in := range o.Inflows {
+		at[in.Fact.ID] = in.Fact.Height
+	}
+	for _, r := range v.RecentInflows(chain) {
+		if now, shown := at[r.ID]; r.Height <= height && o.Left(r.Height, r.Block) && (!shown || now > height) {
+			return true
+		}
+	}
+	return false
 }
 
 // askOf is the question about an asset that a check puts to its chain.

@@ -275,7 +275,7 @@ func (c *client) payout(s *sim, v *ledger.State, acc ledger.Account, action, poo
 		cmd.To.Address = last
 	} else if pool != "btc" && s.chance(8) {
 		s.eth.Revert(cmd.To.Address)
-	} else if pool == "usdt.eth" && (s.trouble(max(6, s.cfg.votes)) || s.rep.Holds == 0 && s.trouble(75)) {
+	} else if pool == "usdt.eth" && (s.trouble(max(6, s.cfg.votes)) || s.rep.Holds == 0 && s.trouble(95)) {
 		s.eth.Mute(cmd.To.Address, true)
 	}
 	c.last[pool] = cmd.To.Address

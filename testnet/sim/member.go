@@ -226,7 +226,7 @@ func (m *member) weigh(chain string, view chains.View) {
 	asks := m.state.Asks(m.id, chain)
 	for _, a := range m.s.genesis.Assets {
 		k, asked := asks[a.ID]
-		if !asked || m.s.cfg.untold || m.weighed[a.ID].Asked == k.Asked {
+		if !asked || m.s.cfg.untold || m.weighed[a.ID].Asked == k.Asked || node.Forked(m.state, chain, m.seen[chain], k.Height) {
 			continue
 		}
 		h, err := m.s.chain(chain).Custody(ctx, view, m.cursors[chain], node.AskOf(m.state, chain, a.ID, k))

@@ -237,11 +237,11 @@ func (m *member) bookGifts() (said []node.Statement) {
 		return nil
 	}
 	for _, b := range m.state.Ballots.All() {
-		if k := b.Proposal.Kind; k >= ledger.ProposeGasFloat && k <= ledger.ProposeBook && !slices.Contains(b.Yes, m.id) && m.s.chance(20) {
+		if k := b.Proposal.Kind; k >= ledger.ProposeGasFloat && k <= ledger.ProposeBook && !slices.Contains(b.Yes, m.id) && m.s.chance(35) {
 			said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: b.Proposal.Hash(), Yes: true}})
 		}
 	}
-	if len(said) == 0 && m.state.Ballots.Len() < 8 && (m.s.chance(1) || m.s.rep.Booked == 0 && m.s.chance(2)) {
+	if len(said) == 0 && m.state.Ballots.Len() < 8 && (m.s.chance(1) || m.s.rep.Booked == 0 && m.s.chance(5)) {
 		p := m.coinProposal()
 		said = append(said, node.Statement{Kind: ledger.KindVote, Body: ledger.Vote{Hash: p.Hash(), Yes: true, Proposal: &p}})
 	}
