@@ -17,18 +17,13 @@ func (s *State) coinIn(f InflowFact, sats uint64) {
 	s.Coins.put(f.ID, Coin{Outpoint: f.ID, Sats: sats, Address: f.Address, Height: f.Height, State: CoinAvailable, Number: s.CoinsIn})
 }
 
-// coinGone takes a coin out: it is spent for good, or was undone. A member that had
-// applied this may have looked for the balance that is open without it.
-func (s *State) coinGone(k Coin) {
+// coinGone takes a coin out that is gone for good since the block of a height. Below
+// that block it is unspent, and whoever has applied this does not count it.
+func (s *State) coinGone(k Coin, height uint64) {
 	s.Coins.delete(k.Outpoint)
-	row := s.Solvency.at(btcAsset)
-	if row.Open == nil || k.Height > row.Open.Height {
-		return
-	}
-	n := *row.Open
-	n.Gone = must(fixed.Add(n.Gone, fixed.New(k.Sats)))
-	row.Open = &n
-	s.Solvency.put(btcAsset, row)
+	m := s.Moves.at(moveKey(btcAsset, height))
+	m.Gone = must(fixed.Add(m.Gone, fixed.New(k.Sats)))
+	s.Moves.put(moveKey(btcAsset, height), m)
 }
 
 // ownOutputs are the outputs to vaults of every transaction of ours that may be in a

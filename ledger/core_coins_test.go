@@ -190,6 +190,7 @@ func TestSolvencyOfOwnChange(t *testing.T) {
 // that Ours does not look at. Seen: "they say different things". Planted: coinGone that
 // notes nothing. Seen: "those who had applied it: halted". Planted: Strangers taken as
 // said. Seen: "what was ours is said to be nobody's", and by the auditor of seed 2026.
+// Planted: what left before the question is sure. Seen by the auditor of seed 408.
 func TestSolvencyWhileMembersLook(t *testing.T) {
 	c, w, _, b := planned(t)
 	id := accountOf(c, w)
@@ -228,6 +229,11 @@ func TestSolvencyWhileMembersLook(t *testing.T) {
 		t.Errorf("those who had applied it: halted: %+v", row)
 	} else if !row.Unattributed.IsZero() {
 		t.Errorf("what was ours is said to be nobody's: %+v", row)
+	}
+	// The tip may lag so far that the question comes when all have applied it.
+	c.s = before.View()
+	if row := c.weighs(on, c.asked("btc")); row.Halt != "" || row.Short == 0 {
+		t.Errorf("all had applied it: halted: %+v", row)
 	}
 	c.s = before
 	c.some(3, KindBalance, sooner)

@@ -339,10 +339,10 @@ func (x *execution) anchorGone(b Batch, a OutflowAct) {
 	}
 	in, deposit := s.Inflows.get(b.Anchor)
 	if b.Held != HeldUndone || !deposit || in.State == InflowUndone {
-		x.lose(k)
+		x.lose(k, b.HeldAt)
 		return
 	}
-	s.coinGone(k)
+	s.coinGone(k, in.Height)
 	if code := s.clawBack(in); code != OK {
 		panic("claw back " + b.Anchor + ": " + string(code))
 	}

@@ -92,7 +92,7 @@ func (x *execution) reversed(m MemberID, f ReversedFact) Code {
 		return OK
 	}
 	defer x.moves(in.Chain, in.Height)()
-	s.coinGone(k)
+	s.coinGone(k, in.Height)
 	if code := s.clawBack(in); code != OK {
 		panic("claw back " + f.ID + ": " + string(code))
 	}
@@ -198,7 +198,7 @@ func (x *execution) foreign(m MemberID, f ForeignFact) Code {
 			x.hold(b, HeldForeign, f.Height, "its anchor was consumed by "+f.TxID)
 		}
 		defer x.moves(f.Chain, f.Height)()
-		x.lose(k)
+		x.lose(k, f.Height)
 	}
 	return OK
 }
@@ -215,15 +215,15 @@ func (s *State) Custody(outpoint string) bool {
 	return ok && k.State != CoinSpent
 }
 
-// lose books a coin that is gone.
-func (x *execution) lose(k Coin) {
+// lose books a coin that is gone since the block of a height.
+func (x *execution) lose(k Coin, height uint64) {
 	s := x.s
 	if k.Heir != 0 {
 		o := s.Outflows.at(k.Heir)
 		o.Heir = ""
 		s.Outflows.put(o.ID, o)
 	}
-	s.coinGone(k)
+	s.coinGone(k, height)
 	if pool, ok := s.Vault(Bitcoin, address.RolePool); ok && k.Address == pool.Address {
 		s.Two.Lost += k.Sats
 	}

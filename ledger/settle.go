@@ -409,7 +409,7 @@ func (x *execution) finalBitcoin(b Batch, a Attempt, f FinalFact) {
 	}
 	for _, in := range a.Bitcoin.Inputs {
 		if k, ok := s.Coins.get(in.Outpoint); ok {
-			s.coinGone(k)
+			s.coinGone(k, f.Height)
 			continue
 		}
 		// A deposit that was undone and is back, beside the old transaction that spends

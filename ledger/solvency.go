@@ -65,7 +65,6 @@ type Check struct {
 	Late   fixed.Int     `cbor:"5,keyasint"` // arrived at or below Height and was counted since: on Ethereum a member may have looked before it knew, on Bitcoin none counts it
 	Words  []BalanceWord `cbor:"6,keyasint"` // sorted by member
 	Coins  uint64        `cbor:"7,keyasint"` // number of the last coin that had come from outside by then (Bitcoin)
-	Gone   fixed.Int     `cbor:"8,keyasint"` // coins at or below Height that were taken out since: a member may have looked after that (Bitcoin)
 }
 
 // BalanceWord is what one member says. Its first word about a check stays.
@@ -108,6 +107,8 @@ func (b Balance) Missing() fixed.Int {
 type Move struct {
 	In  fixed.Int `cbor:"1,keyasint"`
 	Out fixed.Int `cbor:"2,keyasint"`
+
+	Gone fixed.Int `cbor:"3,keyasint"` // coins that it took, whole (Bitcoin)
 }
 
 // BalanceFact says what addresses of ours held of an asset at a block. Asked and
@@ -191,8 +192,8 @@ func (x *execution) balance(m MemberID, f BalanceFact) Code {
 func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 	s := x.s
 	b := Balance{Asked: c.Asked, Height: c.Height, Block: f.Block, Amount: f.Amount}
-	b.Books, b.Unsure = s.booksAt(a, c)
-	var unsure fixed.Int
+	var gone, unsure fixed.Int
+	b.Books, b.Unsure, gone = s.booksAt(a, c)
 	b.Leaving, unsure = s.leaving(a, c.Height)
 	b.Unsure = must(fixed.Add(b.Unsure, unsure))
 	b.Beyond = must(fixed.Sub(f.Waiting, lesser(c.Owed, f.Waiting)))
@@ -203,7 +204,7 @@ func (x *execution) compare(a AssetParam, c Check, f BalanceFact) {
 	}
 	row.Open, row.Newest = nil, b
 	if a.Chain == Bitcoin {
-		theirs := must(fixed.Sub(f.Strangers, lesser(c.Gone, f.Strangers))) // to whoever looked late, what was ours until then is a stranger's
+		theirs := must(fixed.Sub(f.Strangers, lesser(gone, f.Strangers))) // to whoever looked late, what was ours until then is a stranger's
 		if row.Unattributed.Less(theirs) {
 			x.emit(Event{Name: "unattributed", Asset: a.ID, Amount: theirs.String()})
 		}
@@ -345,8 +346,9 @@ func (s *State) Books(asset string) fixed.Int {
 // booksAt is what the books held at a check's block: what they hold now, less what
 // came in above it, and what left above it besides. unsure is what came in so near
 // to the tip that another branch may lack it, or what came in or left while members
-// were looking. On Bitcoin nobody counts what came in meanwhile: it is left out.
-func (s *State) booksAt(a AssetParam, c Check) (books, unsure fixed.Int) {
+// were looking. On Bitcoin nobody counts what came in meanwhile: it is left out. gone,
+// a part of unsure, are coins that left above it, which some or all do not count.
+func (s *State) booksAt(a AssetParam, c Check) (books, unsure, gone fixed.Int) {
 	owed, less := s.books(a)
 	owed = must(fixed.Add(owed, c.Owed))
 	chain, _ := s.Genesis.Chain(a.Chain)
@@ -357,16 +359,17 @@ func (s *State) booksAt(a AssetParam, c Check) (books, unsure fixed.Int) {
 		}
 		if height > c.Height {
 			owed, less = must(fixed.Add(owed, m.Out)), must(fixed.Add(less, m.In))
+			gone = must(fixed.Add(gone, m.Gone))
 		} else if height+chain.Final > c.Height+1 {
 			unsure = must(fixed.Add(unsure, m.In))
 		}
 	}
 	if a.Chain == Bitcoin {
-		less, unsure = must(fixed.Add(less, c.Late)), must(fixed.Add(unsure, c.Gone))
+		less, unsure = must(fixed.Add(less, c.Late)), must(fixed.Add(unsure, gone))
 	} else {
 		unsure = must(fixed.Add(unsure, c.Late))
 	}
-	return must(fixed.Sub(owed, lesser(owed, less))), unsure
+	return must(fixed.Sub(owed, lesser(owed, less))), unsure, gone
 }
 
 // leaving is what transactions of ours took out of custody at or below a height and
