@@ -60,21 +60,17 @@ func (w *regtest) planned(t *testing.T, float uint64) *planned {
 // ledger.
 func (p *planned) fund(addr string, sats uint64) {
 	p.t.Helper()
-	split := p.w.coins[0].Hash // the faucet's own transaction; its last output is the rest
 	spendable := p.w.rest
-	if spendable == nil {
-		spendable = &wire.OutPoint{Hash: split, Index: 60}
-	}
 	coin, err := p.chain.txOut(p.t.Context(), spendable.Hash.String(), spendable.Index)
 	if err != nil || coin == nil {
 		p.t.Fatalf("faucet's rest: %v %v", coin, err)
 	}
 	tx := wire.NewMsgTx(2)
-	tx.AddTxIn(wire.NewTxIn(spendable, nil, nil))
+	tx.AddTxIn(wire.NewTxIn(&spendable, nil, nil))
 	tx.AddTxOut(wire.NewTxOut(int64(sats), p.w.script(p.t, addr)))
 	tx.AddTxOut(wire.NewTxOut(int64(coin.value)-int64(sats)-faucetFee, p.w.script(p.t, p.w.address(p.t, p.w.key))))
 	p.w.send(p.t, tx, p.w.key, int64(coin.value))
-	p.w.rest = &wire.OutPoint{Hash: tx.TxHash(), Index: 1}
+	p.w.rest = wire.OutPoint{Hash: tx.TxHash(), Index: 1}
 	p.w.Mine(p.t, 1)
 	best := p.w.best(p.t)
 	p.w.Mine(p.t, 6+ahead)

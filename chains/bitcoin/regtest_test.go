@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	faucetCoin = 1_000_000 // sat
-	faucetFee  = 1_000
+	faucetCoin  = 1_000_000 // sat
+	faucetFee   = 1_000
+	faucetCoins = 120
 )
 
 // regtest is a real node and a faucet, as a chaintest.World.
@@ -36,7 +37,7 @@ type regtest struct {
 	rpc    *client
 	key    *secp256k1.PrivateKey // the faucet's and the miner's
 	coins  []wire.OutPoint       // of faucetCoin each
-	rest   *wire.OutPoint        // of the faucet; nil: what fillFaucet left
+	rest   wire.OutPoint         // of the faucet
 	nextID uint64
 }
 
@@ -81,15 +82,16 @@ func (w *regtest) fillFaucet(t *testing.T) {
 	tx.AddTxIn(wire.NewTxIn(wire.NewOutPoint(first.Hash(), 0), nil, nil))
 	value := first.MsgTx().TxOut[0].Value
 	rest := value - faucetFee*10
-	for range 60 {
+	for range faucetCoins {
 		tx.AddTxOut(wire.NewTxOut(faucetCoin, w.script(t, w.address(t, w.key))))
 		rest -= faucetCoin
 	}
 	tx.AddTxOut(wire.NewTxOut(rest, w.script(t, w.address(t, w.key))))
 	w.send(t, tx, w.key, value)
-	for i := range 60 {
-		w.coins = append(w.coins, wire.OutPoint{Hash: tx.TxHash(), Index: uint32(i)})
+	for i := range uint32(faucetCoins) {
+		w.coins = append(w.coins, wire.OutPoint{Hash: tx.TxHash(), Index: i})
 	}
+	w.rest = wire.OutPoint{Hash: tx.TxHash(), Index: faucetCoins}
 	w.Mine(t, 1)
 }
 
