@@ -137,8 +137,8 @@ type Config struct {
 	App     App               // at genesis: height 0, head = Cluster
 	Log     Store
 
-	// Checkpoints are heads that the operator was told, at most MaxCheckpoints; above
-	// the first that is not reached this node vouches for nothing.
+	// Checkpoints are heads that the operator was told, at most MaxCheckpoints: until
+	// the last is reached this node vouches for nothing.
 	Checkpoints []Checkpoint
 
 	Address   func(ledger.MemberID) string // a member's address for Stream

@@ -26,10 +26,11 @@ func (s *State) coinGone(k Coin, height uint64) {
 	s.Moves.put(moveKey(btcAsset, height), m)
 }
 
-// ownOutputs are the outputs to vaults of every transaction of ours that may be in a
-// block and is not final: of batches under way and of those on HOLD.
-func (s *State) ownOutputs() map[string]bool {
-	own := map[string]bool{}
+// openOutputs names every output of the transactions of ours that may be in a block and
+// are not final, of batches under way and of those on HOLD, and says whether it goes to
+// custody itself. Others pay whoever an outflow is owed to.
+func (s *State) openOutputs() (ours map[string]bool) {
+	ours = map[string]bool{}
 	for _, open := range []*table[uint64, uint64]{&s.Live, &s.OnHold} {
 		for id := range open.all() {
 			for _, a := range s.Batches.at(id).Attempts {
@@ -38,14 +39,12 @@ func (s *State) ownOutputs() map[string]bool {
 				}
 				txid := a.Bitcoin.TxID()
 				for i, o := range a.Bitcoin.Outputs {
-					if o.Outflow == 0 || s.Outflows.at(o.Outflow).Account == "" {
-						own[outpoint(txid, i)] = true
-					}
+					ours[outpoint(txid, i)] = o.Outflow == 0 || s.Outflows.at(o.Outflow).Account == ""
 				}
 			}
 		}
 	}
-	return own
+	return ours
 }
 
 // Ours says which coins a check of Bitcoin's balance counts: those that came from
@@ -55,9 +54,9 @@ func (s *State) ownOutputs() map[string]bool {
 // Why not whatever the ledger has by now: members look at different moments, and a
 // deposit that is counted in between would be in the words of some.
 func (s *State) Ours(c Check) func(outpoint string) bool {
-	own := s.ownOutputs()
+	open := s.openOutputs()
 	return func(outpoint string) bool {
 		k, ok := s.Coins.get(outpoint)
-		return ok && k.State != CoinSpent && k.Number <= c.Coins || own[outpoint]
+		return ok && k.State != CoinSpent && k.Number <= c.Coins || open[outpoint]
 	}
 }

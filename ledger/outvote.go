@@ -465,7 +465,8 @@ func (s *State) knownCoin(coin string) bool {
 	if s.Coins.has(coin) || s.VaultCoins.has(coin) || s.Inflows.has(coin) {
 		return true
 	}
-	return s.ownOutputs()[coin]
+	_, open := s.openOutputs()[coin]
+	return open
 }
 
 // Wants reports whether a vote lets a coin in that the ledger has not counted.
