@@ -127,7 +127,7 @@ func TestStrangersCoinIsBooked(t *testing.T) {
 // What our own transactions leave at vaults counts from the block that has it, be
 // they under way, on HOLD or final: nothing is halted for it, and no stranger's coin
 // stands in for it. A payment of which the change is gone, its block attested or not,
-// is a breach. Planted: ownOutputs without batches on HOLD. Seen: "on HOLD". Without
+// is a breach. Planted: openOutputs without batches on HOLD. Seen: "on HOLD". Without
 // any: "mined, not attested".
 func TestSolvencyOfOwnChange(t *testing.T) {
 	c, _, _, b := planned(t)
