@@ -294,7 +294,7 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 			t.Fatalf("1 ETH not credited in 60 s: %v %+v", err, a)
 		}
 	}
-	inETH := []map[string]any{ // paid out of what the sweep brings, meanwhile
+	payouts := []map[string]any{ // ETH is paid out of what the sweep brings, meanwhile
 		at(2, "borrow", "0.01", "eth", "--to", to, "--with", "p2tr", "--yes"),
 		at(1, "withdraw", "0.4", "eth", "--to", to, "--with", "eth", "--yes"),
 	}
@@ -306,9 +306,9 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 		at(1, args...)
 	}
 
-	// The price falls while she owes 15,100; somebody's bot, funded at the address
+	// Then the price falls while she owes 15,100; somebody's bot, funded at the address
 	// that it names itself, takes collateral for half of that (HF is over 0.95).
-	at(2, "borrow", "15000", "usdt.eth", "--to", to, "--with", "p2tr", "--yes")
+	payouts = append(payouts, at(2, "borrow", "15000", "usdt.eth", "--to", to, "--with", "p2tr", "--yes"))
 	if bob := env(command(ctx, "wallet", "new"), 0, "bob.json"); bob.Run() != nil {
 		t.Fatal(bob.err.String())
 	}
@@ -337,6 +337,13 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 		t.Fatalf("the bot names no address for USDT: %+v", fund)
 	}
 	at(0, "testnet", "faucet", "USDT", fund.Addresses[i].Address, "20000", "--dir", dir)
+	// What still waits for its coins when she becomes too weak is given back, not paid.
+	for i, want := range []struct{ asset, gross string }{{"eth", "10000000000000000"}, {"eth", "400000000000000000"}, {"usdt.eth", "15000000000"}} {
+		o, err := c.WaitOutflow(ctx, uint64(payouts[i]["outflow"].(float64)), time.Second, client.Settled)
+		if err != nil || o.State != "PAID" || o.Asset != want.asset || o.Gross != want.gross || o.TxID == "" {
+			t.Fatalf("payout of %s %s: %+v %v", want.gross, want.asset, o, err)
+		}
+	}
 	at(0, "testnet", "price", "BTC", "37000", "--dir", dir)
 	bot.until("watching")
 	done := bot.until("liquidated").Liquidated
@@ -351,12 +358,6 @@ func byHand(t *testing.T, ctx context.Context, dir string) {
 	repaid, _ := strconv.ParseInt(done.Repaid, 10, 64)
 	if _, after := owed(id, "usdt.eth"); repaid < 7_500_000_000 || after > before-repaid+1_000_000 {
 		t.Errorf("she owed %d, owes %d, after a liquidation of %s", before, after, done.Repaid)
-	}
-	for i, gross := range []string{"10000000000000000", "400000000000000000"} {
-		o, err := c.WaitOutflow(ctx, uint64(inETH[i]["outflow"].(float64)), time.Second, client.Settled)
-		if err != nil || o.State != "PAID" || o.Asset != "eth" || o.Gross != gross || o.TxID == "" {
-			t.Errorf("payout of %s wei: %+v %v", gross, o, err)
-		}
 	}
 	if has, _ := owed(fund.Account, "btc"); has == 0 || strconv.FormatInt(has, 10) != done.Gained {
 		t.Errorf("the bot's account supplies %d sats, gained %s", has, done.Gained)
