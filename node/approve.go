@@ -132,14 +132,14 @@ func (n *Node) world(ctx context.Context, v *ledger.State) world {
 	at := maps.Clone(n.seenAt)
 	n.mu.Unlock()
 	w.caughtUp = n.caughtUp() && n.knowsForeign(ctx, w.seen, at)
+	st := n.cons.Status()
+	w.vouched = st.Unproven == 0 && st.Ahead == 0
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	// A learner signs nothing: unheard, it stands at the end of every roster. And
 	// it may have said another price for a round it forgot.
 	learner := n.restored != ""
-	// A newcomer's clock says that it can be given its seat: it has the log, and a
-	// state that others vouch for.
-	if n.prepared && !learner && (v.Epoch().Has(n.self) || w.caughtUp && vouches(n.cons.Status())) {
+	if n.prepared && !learner {
 		w.clock = uint64(time.Now().UnixMilli())
 	}
 	w.prices = map[string]ledger.PriceReport{}
@@ -183,6 +183,3 @@ func (n *Node) caughtUp() bool {
 }
 
 var _ consensus.App = (*app)(nil)
-
-// vouches: what this node holds is the state of the chain that its operator means.
-func vouches(s consensus.Status) bool { return s.Unproven == 0 && s.Ahead == 0 }

@@ -39,6 +39,7 @@ type world struct {
 	balances map[string]ledger.BalanceFact // by asset: what this member found at the block last asked for
 	feeEvery uint64                        // ms
 	caughtUp bool
+	vouched  bool // what this node holds is, others say, the state of the chain that its operator means
 }
 
 const (
@@ -57,7 +58,8 @@ func planAttestations(v *ledger.State, w world) []statement {
 	id := w.self.String()
 	seat, _ := v.Seats.Get(id)
 
-	if w.clock != 0 && v.MaySay(w.self, ledger.KindClock) {
+	// A newcomer's clock says that it can be given its seat.
+	if w.clock != 0 && (v.Epoch().Has(w.self) || w.caughtUp && w.vouched) && v.MaySay(w.self, ledger.KindClock) {
 		every := uint64(clockIdleMillis)
 		if v.Live.Len()+v.Queue.Len()+v.Waiting.Len() > 0 || v.Next != nil || v.Epoch().Number == 0 || w.clock > v.Millis+clockLagMillis {
 			every = clockBusyMillis

@@ -70,6 +70,18 @@ func TestPlanClock(t *testing.T) {
 	expect(t, "busy, after 500", busy.plan(world{clock: seat.Millis + 500}), ledger.KindClock)
 	expect(t, "busy, behind", busy.plan(world{clock: seat.Millis - 10_000}))
 
+	// Who is admitted says it once it has the log and a state that others vouch for: the
+	// word gives it its seat. Planted: neither was asked of a newcomer.
+	idle.s.Changes = []ledger.SeatChange{{In: &ledger.Member{ID: ledger.MemberID{9}}}}
+	newcomer := world{self: ledger.MemberID{9}, clock: now + 60_000}
+	expect(t, "a newcomer that lags", idle.plan(newcomer))
+	newcomer.caughtUp = true
+	expect(t, "a newcomer below its checkpoint", idle.plan(newcomer))
+	newcomer.vouched = true
+	expect(t, "a newcomer", idle.plan(newcomer), ledger.KindClock)
+	newcomer.caughtUp = false
+	expect(t, "a newcomer that lags again", idle.plan(newcomer))
+
 	before := newCluster(t)
 	expect(t, "before keys", before.plan(world{clock: testStart + 500}), ledger.KindClock)
 	expect(t, "not prepared", before.plan(world{}))

@@ -31,6 +31,7 @@ type World struct {
 	Blames         []ledger.Blame      // what this member found proven against others
 	FeeEveryMillis uint64
 	CaughtUp       bool
+	Vouched        bool // others say that the state held is the right one
 	Balances       map[string]ledger.BalanceFact // by asset: what was found at the block last asked for
 }
 
@@ -39,7 +40,7 @@ func PlanAttestations(v *ledger.State, w World) []Statement {
 	var out []Statement
 	for _, s := range planAttestations(v, world{
 		self: w.Self, clock: w.Clock, prices: w.Prices, seen: w.Seen, ready: w.Ready, tests: w.Tests,
-		gaveUp: w.GaveUp, flip: w.Flip, wiped: w.Wiped, blames: w.Blames, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp, said: w.Said, balances: w.Balances,
+		gaveUp: w.GaveUp, flip: w.Flip, wiped: w.Wiped, blames: w.Blames, feeEvery: w.FeeEveryMillis, caughtUp: w.CaughtUp, vouched: w.Vouched, said: w.Said, balances: w.Balances,
 	}) {
 		out = append(out, Statement{s.kind, s.body})
 	}

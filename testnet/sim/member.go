@@ -253,7 +253,7 @@ func (m *member) attest() {
 	}
 	w := node.World{
 		Self: m.id, Clock: m.clock(), Prices: m.prices, Seen: m.seen, Ready: m.disk.ready, Tests: m.tests(), GaveUp: m.gaveUp,
-		FeeEveryMillis: 20_000, Said: m.disk.said, Wiped: m.disk.wiped, CaughtUp: m.s.log.size()-int(m.state.Height) < 8,
+		FeeEveryMillis: 20_000, Said: m.disk.said, Wiped: m.disk.wiped, CaughtUp: m.s.log.size()-int(m.state.Height) < 8, Vouched: true,
 		Balances: m.weighed, Blames: m.proven,
 	}
 	if o := m.state.Opening; o != nil {
