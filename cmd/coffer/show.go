@@ -204,11 +204,19 @@ func newStatusCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.show(st, func(p *printer) { statusRows(p, st) })
+		assets, _ := c.Assets(ctx) // without them amounts are in base units
+		return s.show(st, func(p *printer) { statusRows(p, st, assets) })
 	})
 }
 
-func statusRows(p *printer, st *client.Status) {
+func statusRows(p *printer, st *client.Status, assets map[string]client.Asset) {
+	amount := func(asset, units string) string {
+		a, ok := assets[asset]
+		if !ok {
+			return units
+		}
+		return human(units, a.Decimals, a.Symbol)
+	}
 	p.row("node", fmt.Sprintf("%s (%s), version %s", st.Name, st.Role, orDash(st.Version)))
 	p.row("leader", orDash(st.Leader))
 	p.row("applied", fmt.Sprintf("LogIndex %d, %d behind", st.Applied, st.Lag))
@@ -278,21 +286,21 @@ func statusRows(p *printer, st *client.Status) {
 		p.row("outflows "+state, text)
 	}
 	for _, x := range st.Caps {
-		p.row("may leave "+x.Asset, fmt.Sprintf("%s of %s this %s", x.Left, x.Capacity, x.Window))
+		p.row("may leave "+x.Asset, fmt.Sprintf("%s of %s this %s", amount(x.Asset, x.Left), amount(x.Asset, x.Capacity), x.Window))
 	}
 	for _, x := range st.Custody {
 		text := "no balance attested yet"
 		if x.Height > 0 {
-			text = fmt.Sprintf("%s and %s leaving at block %d, the books have %s", x.Amount, x.Leaving, x.Height, x.Books)
+			text = fmt.Sprintf("%s and %s leaving at block %d, the books have %s", amount(x.Asset, x.Amount), amount(x.Asset, x.Leaving), x.Height, amount(x.Asset, x.Books))
 		}
 		if x.Nobodys != "0" {
-			text += ", " + x.Nobodys + " more are nobody's"
+			text += ", " + amount(x.Asset, x.Nobodys) + " more are nobody's"
 			if x.AtGas != "0" {
-				text += ", " + x.AtGas + " of it at the gas address"
+				text += ", " + amount(x.Asset, x.AtGas) + " of it at the gas address"
 			}
 		}
 		if x.Missing != "0" {
-			text += ": " + x.Missing + " MISSING"
+			text += ": " + amount(x.Asset, x.Missing) + " MISSING"
 		}
 		if x.Good != nil {
 			text += ", covered " + ago(x.Good, st.LedgerTime)
