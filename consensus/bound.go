@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -43,6 +44,9 @@ var (
 type inbound struct {
 	*raft.NetworkTransport
 	streams *feed
+
+	address string                 // of the peer, proved
+	named   atomic.Pointer[string] // the ServerID that was found to be the peer's
 }
 
 // newBound takes conf.Stream over as the layer that dials and accepts.
@@ -95,7 +99,7 @@ func (b *bound) inbound(from string) *inbound {
 		return in
 	}
 	conf := b.conf
-	in := &inbound{streams: &feed{Listener: b.layer, in: make(chan net.Conn), done: make(chan struct{})}}
+	in := &inbound{streams: &feed{Listener: b.layer, in: make(chan net.Conn), done: make(chan struct{})}, address: from}
 	conf.Stream = in.streams
 	in.NetworkTransport = raft.NewNetworkTransportWithConfig(&conf)
 	in.SetHeartbeatHandler(func(rpc raft.RPC) {
@@ -103,7 +107,7 @@ func (b *bound) inbound(from string) *inbound {
 		handle := b.heartbeat
 		b.mu.Unlock()
 		switch {
-		case !b.named(rpc, from):
+		case !b.named(rpc, in):
 		case handle != nil:
 			handle(rpc)
 		default:
@@ -115,7 +119,7 @@ func (b *bound) inbound(from string) *inbound {
 		for {
 			select {
 			case rpc := <-in.Consumer():
-				if b.named(rpc, from) && !b.pass(rpc) {
+				if b.named(rpc, in) && !b.pass(rpc) {
 					return
 				}
 			case <-b.done:
@@ -127,15 +131,19 @@ func (b *bound) inbound(from string) *inbound {
 }
 
 // named reports whether rpc names the peer that sent it, and answers it if not.
-func (b *bound) named(rpc raft.RPC, from string) bool {
-	if cmd, ok := rpc.Command.(raft.WithRPCHeader); ok {
-		h := cmd.GetRPCHeader()
-		m, err := memberOf(raft.ServerID(h.ID))
-		if err == nil && b.layer.c.cfg.Address(m) == from && string(h.Addr) == from {
+func (b *bound) named(rpc raft.RPC, in *inbound) bool {
+	if cmd, ok := rpc.Command.(raft.WithRPCHeader); ok && string(cmd.GetRPCHeader().Addr) == in.address {
+		id := string(cmd.GetRPCHeader().ID)
+		if known := in.named.Load(); known != nil && *known == id {
+			return true
+		}
+		// Kept, since making an address of an id costs more than the rest of a request here.
+		if m, err := memberOf(raft.ServerID(id)); err == nil && b.layer.c.cfg.Address(m) == in.address {
+			in.named.Store(&id)
 			return true
 		}
 	}
-	b.conf.Logger.Warn("refused a request of raft's", "from", from, "error", errNamed)
+	b.conf.Logger.Warn("refused a request of raft's", "from", in.address, "error", errNamed)
 	rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, errNamed)
 	return false
 }
