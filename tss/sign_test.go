@@ -22,7 +22,7 @@ var (
 func signRequest(key tss.KeyID, digest []byte, parties ...tss.PartyID) tss.Request {
 	r := tss.Request{
 		Cluster: cluster, Kind: tss.Sign, Key: key, Epoch: 1, Try: 2, At: [32]byte{9},
-		Batch: 7, Attempt: 3, Input: 1, Parties: parties, Digest: digest,
+		Batch: 7, Attempt: 3, Input: 1, Parties: parties, Digest: digest, Deadline: 3 * time.Minute, // of a loaded machine under the race detector
 	}
 	r.Session = tss.SessionName(r)
 	return r
@@ -39,7 +39,7 @@ func signAll(nodes []tsstest.Node, r tss.Request) ([]tss.Signature, []error) {
 	return sigs, errs
 }
 
-func patient(_ int, c *tss.Config) { c.JoinWait, c.SilenceMin = 10*time.Second, 30*time.Second }
+func patient(_ int, c *tss.Config) { c.JoinWait, c.SilenceMin = time.Minute, time.Minute }
 
 func TestECDSASignThreeOfFour(t *testing.T) {
 	_, nodes := tsstest.Cluster(t, cluster, 4, patient)
