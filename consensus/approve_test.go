@@ -81,6 +81,7 @@ func TestCertificates(t *testing.T) {
 		// While heights grow all the time.
 		for i := range 200 {
 			c.submit(c.members[i%4], fmt.Sprint("busy ", i))
+			time.Sleep(approveEvery / 20)
 		}
 		h := f.Height()
 		for _, m := range c.members {

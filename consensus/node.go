@@ -198,7 +198,7 @@ var DefaultSettings = Settings{
 	HeartbeatTimeout:   time.Second,
 	ElectionTimeout:    time.Second,
 	LeaderLeaseTimeout: 500 * time.Millisecond,
-	CommitTimeout:      5 * time.Millisecond,
+	CommitTimeout:      50 * time.Millisecond, // commits are told at once (teller)
 	SnapshotThreshold:  16384,
 	SnapshotInterval:   30 * time.Second,
 	TrailingLogs:       10240,
@@ -258,6 +258,7 @@ type Consensus struct {
 	snaps   *snapshots
 	submits *submits
 	reads   *coalescer
+	teller  teller
 	arrived arrivals
 	pool    *pool
 	grieve  *grievances
@@ -315,6 +316,7 @@ func New(cfg Config) (*Consensus, error) {
 		changed: make(chan struct{}), failed: make(chan struct{}), wake: make(chan struct{}, 1),
 		submits: newSubmits(), pool: newPool(), grieve: newGrievances(), arrived: make(arrivals, maxArrived),
 	}
+	c.teller.busy = map[raft.ServerID]bool{}
 	c.reads = &coalescer{verify: c.verifyLeader, spawn: c.spawn}
 	if err := c.open(); err != nil {
 		cancel()

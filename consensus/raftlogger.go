@@ -17,6 +17,9 @@ func newRaftLogger(log *slog.Logger) hclog.Logger {
 	return l
 }
 
+// missingEntry is what raft says when a follower is told of an entry that is still on its way.
+const missingEntry = "failed to get previous log"
+
 type raftLines struct{ log *slog.Logger }
 
 func (r raftLines) Accept(_ string, level hclog.Level, msg string, args ...any) {
@@ -25,7 +28,9 @@ func (r raftLines) Accept(_ string, level hclog.Level, msg string, args ...any) 
 	case hclog.Error:
 		to = slog.LevelWarn
 	case hclog.Warn:
-		to = slog.LevelInfo
+		if msg != missingEntry {
+			to = slog.LevelInfo
+		}
 	case hclog.Info:
 	default:
 		return // raft's DEBUG is for those who work on raft

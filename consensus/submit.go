@@ -257,6 +257,9 @@ func (c *Consensus) gather(first *proposal) (batch []*proposal, rest *proposal) 
 func (c *Consensus) settle(f raft.ApplyFuture, batch []*proposal) {
 	err := f.Error()
 	<-c.submits.slots
+	if err == nil && len(c.submits.slots) == 0 {
+		c.tell(f.Index())
+	}
 	results, ok := f.Response().([]Result)
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
