@@ -11,7 +11,7 @@ import (
 // Accounts is the table of all accounts, with the methods of table. What a
 // command touches stays unpacked beside the packed rows until a fold, so that a
 // command decodes and encodes an account once, however often it writes it, and
-// an overlay that is dropped has built no page.
+// one that is taken back has built no page.
 //
 // It also knows what all accounts together hold in each pool, so that I2 and I3
 // are checked after every command without walking anybody.
@@ -22,7 +22,7 @@ type Accounts struct {
 	recent []change  // since the last fold, in order of the first touch
 	held   []*shares // of all accounts, ascending by pool; replaced, never written to
 	own    bool      // nobody else sees the arrays of recent and held
-	busy   bool      // of one command's overlay: nobody else reads it, so that get may write to recent
+	busy   bool      // in the middle of a command: nobody else reads it, so that get may write to recent
 	n      int
 }
 
@@ -77,30 +77,23 @@ const (
 	maxRead   = 8
 )
 
-// copy is table.copy. A copy shares the book until either side folds.
-func (t *Accounts) copy(frozen bool) Accounts {
-	if !frozen {
-		t.mine, t.own = false, false
-	}
-	c := *t
-	c.mine, c.own, c.busy = false, false, false
-	return c
+// share is table.share. Copies share the book until one of them folds.
+func (t *Accounts) share() { t.mine, t.own = false, false }
+
+// begin makes t the table of one command, which leaves alone what it was: that
+// comes back if the command changes nothing, and end ends it otherwise.
+func (t *Accounts) begin() (was Accounts) {
+	was = *t
+	t.share()
+	t.busy = true
+	return was
 }
 
-// overlay is a copy that is either dropped or put in the place of the original,
-// which nobody writes to meanwhile. So the original does not part with its
-// book: see inherit.
-func (t *Accounts) overlay() Accounts {
-	c := *t
-	c.mine, c.own, c.busy = false, false, true
-	return c
-}
-
-// inherit makes an overlay the owner of what it shares with the original, in
-// whose place it comes.
-func (t *Accounts) inherit(original *Accounts) {
-	t.mine = t.mine || original.mine && t.book == original.book
-	t.busy = original.busy
+// end makes t the owner again of what it still shares with what it was, which
+// nobody can see any more.
+func (t *Accounts) end(was *Accounts) {
+	t.mine = t.mine || was.mine && t.book == was.book
+	t.busy = was.busy
 }
 
 func (t *Accounts) touched(id AccountID) int {
@@ -240,21 +233,12 @@ func (t *Accounts) holding(pool string) *shares {
 	return h
 }
 
-// of is what all accounts together hold in a pool, only to be read; nil: nothing
-// ever. It is another one whenever it changes.
-func (t *Accounts) of(pool string) *shares {
-	for _, h := range t.held {
-		if h.pool == pool {
-			return h
-		}
-	}
-	return nil
-}
-
 // holds returns what all accounts together hold in a pool.
 func (t *Accounts) holds(pool string) (supply, debt fixed.Wide) {
-	if h := t.of(pool); h != nil {
-		return h.supply, h.debt
+	for _, h := range t.held {
+		if h.pool == pool {
+			return h.supply, h.debt
+		}
 	}
 	return supply, debt
 }

@@ -135,7 +135,7 @@ func TestAccountsLikeAMap(t *testing.T) {
 		var copies []copied
 		for range rapid.IntRange(1, 400).Draw(r, "steps") {
 			id := rapid.SampledFrom(ids).Draw(r, "id")
-			switch rapid.SampledFrom([]string{"put", "put", "put", "delete", "fold", "copy", "overlay", "reload"}).Draw(r, "op") {
+			switch rapid.SampledFrom([]string{"put", "put", "put", "delete", "fold", "copy", "command", "reload"}).Draw(r, "op") {
 			case "put":
 				a := table.at(id)
 				a.ID = id
@@ -150,33 +150,36 @@ func TestAccountsLikeAMap(t *testing.T) {
 			case "fold":
 				table.fold()
 			case "copy":
-				c := table.copy(false)
+				table.share()
+				c := *table
 				copies = append(copies, copied{&c, maps.Clone(model)})
 				if rapid.Bool().Draw(r, "go on with the copy") {
-					again := c.copy(false)
+					again := c
 					table = &again
 				}
-			case "overlay":
-				o := table.overlay()
+			case "command":
+				was := table.begin()
 				for range rapid.IntRange(0, 3).Draw(r, "reads") { // what is kept of them is never another's
 					read := rapid.SampledFrom(ids).Draw(r, "read")
-					if a, ok := o.get(read); ok != o.has(read) || !reflect.DeepEqual(a, model[read]) {
-						r.Fatalf("the overlay has %+v, want %+v", a, model[read])
+					if a, ok := table.get(read); ok != table.has(read) || !reflect.DeepEqual(a, model[read]) {
+						r.Fatalf("a command reads %+v, want %+v", a, model[read])
 					}
 				}
 				a := Account{ID: id, Nonce: 77}
 				if rapid.Bool().Draw(r, "put") {
-					o.put(id, a)
-				} else if a = o.at(id); !o.has(id) {
+					table.put(id, a)
+				} else if a = table.at(id); !table.has(id) {
+					*table = was
 					continue
 				}
 				if rapid.Bool().Draw(r, "fold") {
-					o.fold()
+					table.fold()
 				}
 				if rapid.Bool().Draw(r, "keep") {
-					o.inherit(table)
-					table = &o
+					table.end(&was)
 					model[id] = a
+				} else {
+					*table = was
 				}
 			case "reload":
 				var back Accounts
@@ -253,7 +256,7 @@ func TestAccountsRefuse(t *testing.T) {
 }
 
 // What a command leaves may be read by many at once, as a preview is: its
-// accounts keep nothing of what they are asked. Seen red with an overlay that goes on
+// accounts keep nothing of what they are asked. Seen red with a command that goes on
 // as one when it is kept.
 func TestReadersKeepNothing(t *testing.T) {
 	s, ids := scaleState(t, 40)

@@ -59,14 +59,15 @@ func (s *State) Execute(raw []byte) Result { return s.ExecuteWith(raw, computed{
 // beforehand, the result and the state are the same.
 func (s *State) ExecuteWith(raw []byte, v Verdicts) Result {
 	x := &execution{s: s, verdicts: v}
-	return s.close(x, raw, x.run(raw))
+	before := s.Opening
+	code := x.run(raw)
+	return s.close(x, raw, code, before == nil && s.Opening != nil)
 }
 
-// close ends a command that came to code: s is what x left, and the head covers it.
-func (s *State) close(x *execution, raw []byte, code Code) Result {
-	opened := x.s.Opening != nil && s.Opening == nil
-	s.become(x.s)
-
+// close ends a command that came to code, and which may have opened an epoch: the
+// head covers what it left.
+func (s *State) close(x *execution, raw []byte, code Code, opened bool) Result {
+	s.Accounts.fold()
 	s.Height++
 	res := sha256.New()
 	res.Write(Marshal([]any{code, x.events}))
@@ -108,28 +109,45 @@ func (s *State) root() Hash {
 func (s *State) Apply(c Command) Code {
 	x := &execution{s: s, verdicts: computed{}}
 	code := x.apply(c)
-	s.become(x.s)
+	s.Accounts.fold()
 	return code
 }
 
-// become ends a command: s is what its overlay came to.
-func (s *State) become(o *State) {
-	if o != s {
-		o.Accounts.inherit(&s.Accounts)
-		*s = *o
-	}
-	s.Accounts.fold()
-}
-
-// execution is one command on its way: the overlay it works on and the effects
-// so far. Whoever drops it has changed nothing.
+// execution is one command on its way: the state it works on and the effects
+// so far.
 type execution struct {
 	s        *State
 	events   []Event
 	verdicts Verdicts
 }
 
-func (x *execution) overlay() *execution { return &execution{s: x.s.overlay(), verdicts: x.verdicts} }
+// moment is what an execution was, to go back to. It is a copy of the state, with
+// which it shares every table (State.share): nothing is undone one by one.
+type moment struct {
+	s        State
+	accounts Accounts // as they were before they were shared
+	events   []Event
+}
+
+// begin starts a part that is kept or taken back as a whole. The caller has the
+// moment among its own variables: a copy of 2 kB, for which no room is allocated.
+func (x *execution) begin(m *moment) {
+	m.accounts, m.events = x.s.Accounts.begin(), x.events
+	x.s.share()
+	m.s = *x.s
+}
+
+// back ends a part that changes nothing.
+func (x *execution) back(m *moment) {
+	*x.s, x.events = m.s, m.events
+	x.s.Accounts = m.accounts
+}
+
+// keep ends a part that stays.
+func (x *execution) keep(m *moment) { x.s.Accounts.end(&m.accounts) }
+
+// trial is an execution of its own on a copy, to be dropped.
+func (x *execution) trial() *execution { return &execution{s: x.s.View(), verdicts: x.verdicts} }
 
 func (x *execution) emit(e Event) { x.events = append(x.events, e) }
 
@@ -156,22 +174,24 @@ func (x *execution) apply(c Command) Code {
 	})
 }
 
-// guard runs f on an overlay of its own and keeps it unless f panics or leaves
-// an invariant broken. Then the overlay is dropped, all outflows halt and the
+// guard runs f and keeps what it did unless f panics or leaves an invariant
+// broken. Then all is as before, all outflows halt and the
 // answer is BROKEN, the same on every replica since f is pure: a command that
 // stopped one node would stop all, again at each replay (spec: consensus §1).
 func (x *execution) guard(what string, f func(*execution) Code) (code Code) {
-	o := x.overlay()
+	var before moment
+	x.begin(&before)
 	defer func() {
 		if r := recover(); r != nil {
+			x.back(&before)
 			code = x.breaks(what) // not r's text: it is the compiler's, and state must not depend on it
 		}
 	}()
-	code = f(o)
-	if err := o.s.checkTouched(x.s); err != nil {
+	code = f(x)
+	if err := x.s.checkTouched(&before.s); err != nil {
 		panic(err)
 	}
-	x.keep(o)
+	x.keep(&before)
 	return code
 }
 
@@ -182,18 +202,16 @@ func (x *execution) breaks(what string) Code {
 	return Broken
 }
 
-// keep puts an overlay in the place of what it was laid over.
-func (x *execution) keep(o *execution) {
-	o.s.Accounts.inherit(&x.s.Accounts)
-	x.s, x.events = o.s, append(x.events, o.events...)
-}
-
-// try runs f on an overlay and keeps it only if f answers OK.
+// try runs f and keeps what it did only if f answers OK. What panics is for guard
+// to take back.
 func (x *execution) try(f func(*execution) Code) Code {
-	o := x.overlay()
-	code := f(o)
+	var before moment
+	x.begin(&before)
+	code := f(x)
 	if code == OK {
-		x.keep(o)
+		x.keep(&before)
+	} else {
+		x.back(&before)
 	}
 	return code
 }

@@ -200,7 +200,7 @@ func TestBlameRefusals(t *testing.T) {
 	}
 	// A batch that is over is blamed for two hours.
 	now := c.s.Batches.at(b.ID)
-	x := &execution{s: c.s.overlay()}
+	x := &execution{s: c.s.View()}
 	x.s.Millis = now.Newest().Millis + maxBlameMillis
 	if code := x.s.blameCode(word(culprit, now, 4)); code != OK {
 		t.Errorf("two hours after its plan: %s", code)

@@ -48,7 +48,7 @@ func TestFeeLossCoveredByTreasury(t *testing.T) {
 	}
 	x.bookFee("btc", fixed.Int{}, take)
 	x.s.refreshRates()
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	p = c.s.Pools.at("btc")
 	if p.Missing != fixed.New(1_000) {
 		t.Errorf("missing %s", p.Missing)

@@ -218,7 +218,7 @@ func TestIdleLimit(t *testing.T) {
 	c.s.Millis += pruneMillis
 	x := &execution{s: c.s}
 	x.pruneIdle()
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	if got := maxIdle - c.s.Idle.len(); got != maxPruned {
 		t.Errorf("%d dropped in one beat, want %d", got, maxPruned)
 	}

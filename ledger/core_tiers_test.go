@@ -122,7 +122,7 @@ func TestFault21_BurnOnce(t *testing.T) {
 	for range 5 {
 		x := &execution{s: c.s}
 		x.burnBoost()
-		c.s.become(x.s)
+		c.s.Accounts.fold()
 		c.tick(1000)
 	}
 	ids := recoups()
@@ -331,7 +331,7 @@ func TestFault01_TwelveHourCleanup(t *testing.T) {
 	c.feeRate(Bitcoin, 2_000, 0)
 	x := &execution{s: c.s}
 	x.reuseCoins()
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	if err := c.s.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -564,7 +564,7 @@ func TestCleanupAsksTheGates(t *testing.T) {
 	c.feeRate(Bitcoin, 2_000, 0)
 	x := &execution{s: c.s}
 	x.reuseCoins()
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	if now, a := c.newest(b); a.Body != 0 || len(now.Attempts) != 1 {
 		t.Errorf("while its pool is paused, attempt %+v is planned", a)
 	}
@@ -574,7 +574,7 @@ func TestCleanupAsksTheGates(t *testing.T) {
 	c.feeRate(Bitcoin, 2_000, 0)
 	x = &execution{s: c.s}
 	x.reuseCoins()
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	if _, a := c.newest(b); a.Kind != AttemptBump {
 		t.Errorf("with the gates open, attempt %+v", a)
 	}
@@ -593,7 +593,7 @@ func TestMergeAnchorAndCancel(t *testing.T) {
 	if code := x.try(func(x *execution) Code { return x.planMerge(minter, x.s.spareCoins(minter.Address)) }); code != OK {
 		t.Fatal(code)
 	}
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	b := c.payment()
 	if b.Anchor == lent.Outpoint {
 		t.Error("a coin that an old transaction may spend is an anchor")
@@ -602,7 +602,7 @@ func TestMergeAnchorAndCancel(t *testing.T) {
 	if !x.replace(b, AttemptCancel) {
 		t.Fatal("no cancel")
 	}
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	now, _ := c.newest(b)
 	c.all(KindFinal, c.finalFact(now, OutcomeSelf))
 	if got := c.s.Outflows.at(b.Outflows[0]); got.State != Refunded || got.Heir != "" {
@@ -651,7 +651,7 @@ func TestBoostedBatchIsCancelled(t *testing.T) {
 	if !x.replace(b, AttemptCancel) {
 		t.Fatal("no cancel")
 	}
-	c.s.become(x.s)
+	c.s.Accounts.fold()
 	now, a := c.newest(b)
 	spends, pays := reads(c, now)
 	if err := c.s.VerifySpend(b.ID, a.K, spends, pays); err != nil {

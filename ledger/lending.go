@@ -7,8 +7,8 @@ import "github.com/coffer-network/coffer/ledger/fixed"
 // then changes claims and cash.
 //
 // A code other than OK may leave s half changed: the caller runs the operation
-// on an overlay and drops it. After OK the caller refreshes the rates, once per
-// command.
+// where it can be taken back (execution.try). After OK the caller refreshes the
+// rates, once per command.
 
 // book returns an account, which need not exist yet, and a pool, which must.
 func (s *State) book(id AccountID, pool string) (Account, Pool, Code) {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
@@ -34,12 +35,27 @@ func checkBook(p *Pool) error {
 // checkTouched verifies what a command could have broken since before: I1, I2,
 // I3, I5 and I7 of each pool that it touched, be it on one side only. It walks no
 // accounts and no outflows: their tables know what they add up to.
+//
+// The lists only grow: what is not in its place of before was touched, or
+// something was put in before it, and is checked too.
 func (s *State) checkTouched(before *State) error {
-	for id, p := range s.Pools.rows() {
-		if before.Pools.row(id) == p && before.Accounts.of(id) == s.Accounts.of(id) && before.Outflows.reserves(id) == s.Outflows.reserves(id) {
+	var room [16]string
+	moved := room[:0]
+	for i, h := range s.Accounts.held {
+		if was := before.Accounts.held; i >= len(was) || was[i] != h {
+			moved = append(moved, h.pool)
+		}
+	}
+	for i, r := range s.Outflows.reserved {
+		if was := before.Outflows.reserved; i >= len(was) || was[i] != r {
+			moved = append(moved, r.asset)
+		}
+	}
+	for i, r := range s.Pools.list {
+		if was := before.Pools.list; i < len(was) && was[i].pool == r.pool && !slices.Contains(moved, r.id) {
 			continue
 		}
-		if err := errors.Join(checkBook(p), s.checkSums(id, p)); err != nil {
+		if err := errors.Join(checkBook(r.pool), s.checkSums(r.id, r.pool)); err != nil {
 			return err
 		}
 	}

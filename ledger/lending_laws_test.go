@@ -87,7 +87,7 @@ func TestLendingLaws(t *testing.T) {
 				code = w.refreshRates()
 			}
 			if string(Marshal(before)) != was {
-				r.Fatalf("I28: %s %s reached behind its overlay", st.op, code)
+				r.Fatalf("I28: %s %s reached behind its view", st.op, code)
 			}
 			if code != OK {
 				refused[st.op+" "+string(code)]++

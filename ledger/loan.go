@@ -61,7 +61,7 @@ const (
 )
 
 // openLoan fixes terms and opens their account. They must hold now, as if the
-// collateral were there: the borrow is tried on an overlay that is dropped, by
+// collateral were there: the borrow is tried on a copy that is dropped, by
 // the code that grants it later. Nothing is kept of a refusal; the same text may
 // be sent again until it expires, and moves nothing until coins come.
 //
@@ -86,7 +86,7 @@ func (x *execution) openLoan(r request) Code {
 		return Malformed
 	}
 	acc := x.reopen(r)
-	trial := &execution{s: s.overlay()}
+	trial := x.trial()
 	trial.s.Accounts.put(acc.ID, Account{ID: acc.ID, Wallets: acc.Wallets}) // coins that came after it was pruned are no part of the terms
 	var code Code
 	if l, code = trial.tryTerms(r.account, l); code != OK {

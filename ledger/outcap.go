@@ -374,7 +374,7 @@ func (t *capTurn) rest() []Outflow {
 }
 
 // would reports whether f would plan something, and changes nothing.
-func (x *execution) would(f func(*execution) Code) bool { return f(x.overlay()) == OK }
+func (x *execution) would(f func(*execution) Code) bool { return f(x.trial()) == OK }
 
 // boostedNow are those of a round's payouts that the buckets let through, oldest
 // first, none of them before a standard one that waits for a bucket.

@@ -67,11 +67,10 @@ func (t *Outflows) reserves(asset string) fixed.Wide {
 	return fixed.Wide{}
 }
 
-func (t *Outflows) copy(frozen bool) Outflows {
-	if !frozen {
-		t.own = false
-	}
-	return Outflows{table: t.table.copy(frozen), reserved: t.reserved}
+// share is table.share.
+func (t *Outflows) share() {
+	t.table.share()
+	t.own = false
 }
 
 // UnmarshalCBOR reads the rows and adds up what they reserve.

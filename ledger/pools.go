@@ -17,12 +17,14 @@ import (
 type Pools struct {
 	list []poolRow // ascending by id
 	own  bool      // nobody else sees the array of list
+	bps  uint64    // at which rows were rated
 }
 
 type poolRow struct {
-	id   string
-	pool *Pool
-	mine bool // nobody else sees pool; means nothing unless the list is own
+	id    string
+	pool  *Pool
+	mine  bool // nobody else sees pool; means nothing unless the list is own
+	rated bool // refreshRates left it, and nobody has written to it since
 }
 
 func (t *Pools) find(id string) (int, bool) {
@@ -60,10 +62,7 @@ func (t *Pools) Len() int           { return len(t.list) }
 func (t *Pools) len() int           { return len(t.list) }
 
 func (t *Pools) put(id string, p Pool) {
-	if !t.own {
-		t.list, t.own = slices.Clone(t.list), true
-		t.seal()
-	}
+	t.part()
 	i, found := t.find(id)
 	if !found {
 		t.list = slices.Insert(t.list, i, poolRow{id: id})
@@ -72,26 +71,22 @@ func (t *Pools) put(id string, p Pool) {
 	if !r.mine {
 		r.pool, r.mine = new(Pool), true
 	}
-	*r.pool = p
+	*r.pool, r.rated = p, false
 }
 
-// seal says that somebody else sees every pool now: the next put makes a new one.
-func (t *Pools) seal() {
-	if !t.own {
+// part gives the table a list of its own, with pools that others see.
+func (t *Pools) part() {
+	if t.own {
 		return
 	}
+	t.list, t.own = slices.Clone(t.list), true
 	for i := range t.list {
 		t.list[i].mine = false
 	}
 }
 
-// copy is table.copy.
-func (t *Pools) copy(frozen bool) Pools {
-	if !frozen {
-		t.own = false
-	}
-	return Pools{list: t.list}
-}
+// share is table.share.
+func (t *Pools) share() { t.own = false }
 
 // rows walks in ascending order of ids. The pools are only to be read.
 func (t *Pools) rows() iter.Seq2[string, *Pool] {

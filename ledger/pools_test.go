@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Pools does what a map does; its copies stay as they are, and so do rows that
-// were sealed, though other puts are in place.
+// Pools does what a map does, and its copies stay as they are, though puts are in
+// place.
 //
 // Seen red with a put that looks at mine alone and not at own, with a copy that
 // leaves the original its own list, and with a clone of the list that goes on
@@ -23,22 +23,18 @@ func TestPoolsLikeAMap(t *testing.T) {
 			model map[string]uint64
 		}
 		var copies []copied
-		sealed := map[*Pool]Pool{}
 		for step := range rapid.IntRange(1, 60).Draw(r, "steps") {
-			switch rapid.SampledFrom([]string{"put", "put", "put", "seal", "copy", "go on with a copy", "reload"}).Draw(r, "op") {
+			switch rapid.SampledFrom([]string{"put", "put", "put", "copy", "go on with a copy", "reload"}).Draw(r, "op") {
 			case "put":
 				id := fmt.Sprint("pool ", rapid.IntRange(0, 9).Draw(r, "id"))
 				table.put(id, Pool{Chain: id, LastSync: uint64(step)})
 				model[id] = uint64(step)
-			case "seal":
-				table.seal()
-				for _, p := range table.rows() {
-					sealed[p] = *p
-				}
 			case "copy":
-				copies = append(copies, copied{table.copy(false), maps.Clone(model)})
+				table.share()
+				copies = append(copies, copied{*table, maps.Clone(model)})
 			case "go on with a copy":
-				c := table.copy(false)
+				table.share()
+				c := *table
 				copies = append(copies, copied{*table, maps.Clone(model)})
 				table = &c
 			case "reload":
@@ -61,11 +57,6 @@ func TestPoolsLikeAMap(t *testing.T) {
 				r.Fatalf("copy %d: %d pools, want %d", i, n, len(c.model))
 			}
 		}
-		for p, was := range sealed {
-			if *p != was {
-				r.Fatalf("%s was sealed at %d and is %d", p.Chain, was.LastSync, p.LastSync)
-			}
-		}
 	})
 	var back Pools
 	for name, list := range map[string][]row[string, *Pool]{
@@ -80,7 +71,7 @@ func TestPoolsLikeAMap(t *testing.T) {
 }
 
 // Rates follow each write of a pool, though the next is in place of the last.
-// Seen red with refreshRates that does not seal what it has rated.
+// Seen red with a put that leaves a pool rated.
 func TestRatesFollowEachWrite(t *testing.T) {
 	s, _ := scaleState(t, 20)
 	for i := range uint64(4) {

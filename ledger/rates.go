@@ -3,7 +3,6 @@ package ledger
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/coffer-network/coffer/ledger/fixed"
 )
@@ -96,59 +95,36 @@ func (p *Pool) rates() (borrow, supply fixed.Int, err error) {
 	return borrow, supply, c.Err()
 }
 
-// rated are rows of Pools that refreshRates would leave as they are. It is
-// replaced, never written to.
-type rated struct {
-	bps  uint64
-	rows []*Pool
-}
-
 // refreshRates stores the rates that follow from the new state, and freezes a
 // pool whose Deficit has grown too large; the last step of every accepted
 // operation. A pool whose rates do not fit keeps its old ones and the answer is
 // ARITH.
 //
-// A pool that is the very row which was refreshed last needs nothing: a row that
-// is sealed is never changed, and what is stored follows from the row and bps alone.
-func (s *State) refreshRates() Code {
-	var stale, unfit []string
-	bps := s.Params.FreezeDeficitBps
-	for id, p := range s.Pools.rows() {
-		if s.rated.bps != bps || !slices.Contains(s.rated.rows, p) {
-			stale = append(stale, id)
-		}
-	}
-	if len(stale) == 0 {
-		return OK
-	}
-	for _, id := range stale {
-		p := s.Pools.at(id)
-		if q := p.settleMissing().impair(bps, s.NextOutflow); q != p {
-			p = q
-			s.Pools.put(id, p)
-		}
-		borrow, supply, err := p.rates()
-		if err != nil {
-			unfit = append(unfit, id)
+// A pool that nobody has written to since it was rated needs nothing: what is
+// stored follows from the pool and bps alone.
+func (s *State) refreshRates() (code Code) {
+	code = OK
+	t, bps := &s.Pools, s.Params.FreezeDeficitBps
+	for i := range t.list {
+		if t.list[i].rated && t.bps == bps {
 			continue
 		}
-		if borrow != p.BorrowRate || supply != p.SupplyRate {
+		was := t.list[i].pool
+		p := was.settleMissing().impair(bps, s.NextOutflow)
+		borrow, supply, err := p.rates()
+		if err == nil {
 			p.BorrowRate, p.SupplyRate = borrow, supply
-			s.Pools.put(id, p)
+		} else {
+			code = Arith
 		}
-	}
-	done := rated{bps: bps, rows: make([]*Pool, 0, s.Pools.len())}
-	for id, p := range s.Pools.rows() {
-		if !slices.Contains(unfit, id) {
-			done.rows = append(done.rows, p)
+		if p != *was {
+			t.put(t.list[i].id, p)
 		}
+		t.part()
+		t.list[i].rated = err == nil
 	}
-	s.rated = done
-	s.Pools.seal()
-	if len(unfit) > 0 {
-		return Arith
-	}
-	return OK
+	t.bps = bps
+	return code
 }
 
 // yearlyYield turns a rate that compounds every interval seconds into what a

@@ -213,7 +213,9 @@ func TestFinderLooksAtFew(t *testing.T) {
 func TestMarksOfAnAccountReadBefore(t *testing.T) {
 	s, _ := scaleState(t, 300)
 	s.markAll()
-	x := (&execution{s: s}).overlay()
+	x := &execution{s: s}
+	var before moment
+	x.begin(&before)
 	marks := func(key string) string {
 		row, _ := x.s.Accounts.book.rows.get(key)
 		return marksHead(row)
@@ -240,7 +242,8 @@ func TestMarksOfAnAccountReadBefore(t *testing.T) {
 	if moved == 0 {
 		t.Fatal("no mark of an account that was read moved: the test proves nothing")
 	}
-	s.become(x.s)
+	x.keep(&before)
+	s.Accounts.fold()
 	if err := checkMarks(s); err != nil {
 		t.Fatal(err)
 	}

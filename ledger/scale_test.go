@@ -246,7 +246,7 @@ func BenchmarkScaleHeap(b *testing.B) {
 	}
 }
 
-// Operations as a command runs them: an overlay, the operation, the rates, the
+// Operations as a command runs them: a guard, the operation, the rates, the
 // books; without decoding and signature.
 func BenchmarkScaleOperation(b *testing.B) {
 	whale := scaleID(-1)
@@ -289,7 +289,7 @@ func BenchmarkScaleOperation(b *testing.B) {
 					if code != OK {
 						refused++
 					}
-					s.become(x.s)
+					s.Accounts.fold()
 				})
 				b.ReportMetric(float64(refused)/float64(b.N), "refused")
 			})
@@ -314,7 +314,7 @@ func BenchmarkScaleTick(b *testing.B) {
 			s.Millis += 15_000
 			x := &execution{s: s}
 			x.tick()
-			s.become(x.s)
+			s.Accounts.fold()
 		})
 	})
 }

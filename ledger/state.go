@@ -106,7 +106,6 @@ type State struct {
 	CoinsIn    uint64                          `cbor:"79,keyasint"` // coins that ever came from outside: the last one's Number
 
 	frozen bool // readers share it; nobody writes to it
-	rated  rated
 
 	vaultKeys map[string]string // "chain/role" → key in Watched; never written to, only replaced
 }
@@ -278,8 +277,6 @@ func (t *Senders) at(address string) Sender {
 	return s
 }
 
-func (t *Senders) copy(frozen bool) Senders { return Senders{t.table.copy(frozen)} }
-
 // Key is one master key of the cluster.
 type Key struct {
 	ID    string `cbor:"1,keyasint"`
@@ -351,66 +348,68 @@ func (s *State) ClusterName() string { return s.Genesis.Name + "/" + s.Cluster.S
 
 // View returns a copy that stays as it is while s goes on. Constant time.
 func (s *State) View() *State {
-	v, f := *s, s.frozen
-	v.frozen = false
-	v.Pools, v.Accounts, v.Watched = s.Pools.copy(f), s.Accounts.copy(f), s.Watched.copy(f)
-	v.Outflows, v.Senders = s.Outflows.copy(f), s.Senders.copy(f)
-	v.Seats.copied(&s.Seats, f)
-	v.Prices.copied(&s.Prices, f)
-	v.Rates.copied(&s.Rates, f)
-	v.Tips.copied(&s.Tips, f)
-	v.Tally.copied(&s.Tally, f)
-	v.Suspense.copied(&s.Suspense, f)
-	v.Inflows.copied(&s.Inflows, f)
-	v.Batches.copied(&s.Batches, f)
-	v.Coins.copied(&s.Coins, f)
-	v.Keys.copied(&s.Keys, f)
-	v.Ballots.copied(&s.Ballots, f)
-	v.Pauses.copied(&s.Pauses, f)
-	v.Lowered.copied(&s.Lowered, f)
-	v.Quarantine.copied(&s.Quarantine, f)
-	v.Infos.copied(&s.Infos, f)
-	v.Wiped.copied(&s.Wiped, f)
-	v.Blamed.copied(&s.Blamed, f)
-	v.Queue.copied(&s.Queue, f)
-	v.Live.copied(&s.Live, f)
-	v.Waiting.copied(&s.Waiting, f)
-	v.Rounds.copied(&s.Rounds, f)
-	v.Marks.copied(&s.Marks, f)
-	v.Recent.copied(&s.Recent, f)
-	v.Mapped.copied(&s.Mapped, f)
-	v.MappedTo.copied(&s.MappedTo, f)
-	v.Dips.copied(&s.Dips, f)
-	v.Seen.copied(&s.Seen, f)
-	v.Linked.copied(&s.Linked, f)
-	v.Payouts.copied(&s.Payouts, f)
-	v.Loans.copied(&s.Loans, f)
-	v.LoansReady.copied(&s.LoansReady, f)
-	v.Idle.copied(&s.Idle, f)
-	v.IdleLoans.copied(&s.IdleLoans, f)
-	v.Wanted.copied(&s.Wanted, f)
-	v.VaultCoins.copied(&s.VaultCoins, f)
-	v.Buckets.copied(&s.Buckets, f)
-	v.Draws.copied(&s.Draws, f)
-	v.Solvency.copied(&s.Solvency, f)
-	v.Moves.copied(&s.Moves, f)
-	v.OnHold.copied(&s.OnHold, f)
-	v.Children.copied(&s.Children, f)
+	if !s.frozen { // or it was shared when it was made, and others may be reading the marks
+		s.share()
+	}
+	v := *s
+	v.frozen, v.Accounts.busy = false, false
 	if s.Opening != nil {
 		o := *s.Opening
-		v.Opening = &o
+		v.Opening = &o // close writes to it
 	}
-	return &v // Next is replaced, never written to
+	return &v
 }
 
-// overlay is a View for one command, which is either dropped or kept in place of
-// s. Nobody writes to s meanwhile.
-func (s *State) overlay() *State {
-	accounts := s.Accounts
-	v := s.View()
-	s.Accounts = accounts
-	v.Accounts = s.Accounts.overlay()
-	return v
+// share marks every table, after which s may be copied by assignment: whichever is
+// written to parts from the others, table by table. Next and the lists are
+// replaced, never written to.
+func (s *State) share() {
+	s.Pools.share()
+	s.Accounts.share()
+	s.Watched.share()
+	s.Outflows.share()
+	s.Senders.share()
+	s.Seats.share()
+	s.Prices.share()
+	s.Rates.share()
+	s.Tips.share()
+	s.Tally.share()
+	s.Suspense.share()
+	s.Inflows.share()
+	s.Batches.share()
+	s.Coins.share()
+	s.Keys.share()
+	s.Ballots.share()
+	s.Pauses.share()
+	s.Lowered.share()
+	s.Quarantine.share()
+	s.Infos.share()
+	s.Wiped.share()
+	s.Blamed.share()
+	s.Queue.share()
+	s.Live.share()
+	s.Waiting.share()
+	s.Rounds.share()
+	s.Marks.share()
+	s.Recent.share()
+	s.Mapped.share()
+	s.MappedTo.share()
+	s.Dips.share()
+	s.Seen.share()
+	s.Linked.share()
+	s.Payouts.share()
+	s.Loans.share()
+	s.LoansReady.share()
+	s.Idle.share()
+	s.IdleLoans.share()
+	s.Wanted.share()
+	s.VaultCoins.share()
+	s.Buckets.share()
+	s.Draws.share()
+	s.Solvency.share()
+	s.Moves.share()
+	s.OnHold.share()
+	s.Children.share()
 }
 
 // Frozen returns a View for any number of concurrent readers, who may take

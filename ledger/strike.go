@@ -68,5 +68,5 @@ func (s Strike) At(st *State, raw []byte) bool {
 // Strike folds a command without executing it: BROKEN.
 func (s *State) Strike(raw []byte) Result {
 	x := &execution{s: s}
-	return s.close(x, raw, x.breaks("struck out by operators"))
+	return s.close(x, raw, x.breaks("struck out by operators"), false)
 }

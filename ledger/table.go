@@ -11,7 +11,7 @@ import (
 
 // table is a sorted map with copies in constant time: a copy shares all nodes
 // with the original and either side copies what it changes. That gives Apply
-// its overlay (drop the copy and nothing happened), readers their view, the
+// its way back (what was comes in the place of what is), readers their view, the
 // snapshot its frozen body and every iteration one order.
 //
 // A value put into a table is never changed in place again: a slice inside it
@@ -56,22 +56,9 @@ func (t *table[K, V]) len() int {
 	return t.m.Len()
 }
 
-// copy marks both tables, so that whichever is written to first parts from the
-// other. A frozen table is never written to again: it is not even marked, and
-// any number of goroutines may copy it at once.
-func (t *table[K, V]) copy(frozen bool) table[K, V] {
-	c := *t
-	c.copied(t, frozen)
-	return c
-}
-
-// copied marks t, which was assigned the original, and the original.
-func (t *table[K, V]) copied(original *table[K, V], frozen bool) {
-	if !frozen {
-		original.shared = true
-	}
-	t.shared = true
-}
+// share marks the table, after which it may be copied by assignment: whichever
+// is written to parts from the others.
+func (t *table[K, V]) share() { t.shared = true }
 
 // part gives the table a tree of its own, which copies every node of another
 // before it writes to it.

@@ -19,8 +19,8 @@ const (
 	maxSenderInFlight = 16
 )
 
-// tick runs when ledger time advanced. Each task has an overlay of its own: one
-// that breaks is dropped and halts outflows, and time goes on. A task that
+// tick runs when ledger time advanced. Each task has a guard of its own: one
+// that breaks changes nothing and halts outflows, and time goes on. A task that
 // comes late or twice finds the same to do or nothing.
 func (x *execution) tick() {
 	s := x.s

@@ -189,7 +189,7 @@ func (x *execution) dueBallots() {
 	}
 }
 
-// effect carries a ballot out. It has an overlay of its own: a proposal that
+// effect carries a ballot out. It has a guard of its own: a proposal that
 // breaks is over, like one that is refused, or it would break again at every
 // tick.
 func (x *execution) effect(key string) {

@@ -24,15 +24,8 @@ type Watches struct {
 	shared bool // somebody else may see the pages: see table
 }
 
-// copy is table.copy.
-func (t *Watches) copy(frozen bool) Watches {
-	if !frozen {
-		t.shared = true
-	}
-	c := *t
-	c.shared = true
-	return c
-}
+// share is table.share.
+func (t *Watches) share() { t.shared = true }
 
 // put registers an address that is not registered yet.
 func (t *Watches) put(w Watch) { t.add(watchKey(w.Chain+"/"+w.Address), string(packWatch(w))) }

@@ -66,12 +66,16 @@ func TestWatches(t *testing.T) {
 			}
 			switch rapid.IntRange(0, 5).Draw(r, "copy") {
 			case 0:
-				was[len(list)] = table.copy(false)
+				table.share()
+				was[len(list)] = table
 			case 1: // a copy that goes its own way
-				c := table.copy(false)
+				table.share()
+				c := table
 				c.put(Watch{Chain: "sol", Address: "nobody's"})
 			case 2: // and one in whose place the table comes
-				table = table.copy(false)
+				table.share()
+				c := table
+				table = c
 			}
 		}
 		was[len(list)] = table
