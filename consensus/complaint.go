@@ -262,7 +262,7 @@ func (c *Consensus) grievance(leader ledger.MemberID, now time.Time) Reason {
 		c.spawn(func() {
 			ctx, cancel := context.WithTimeout(c.ctx, againEvery)
 			defer cancel()
-			_, _ = c.ask(ctx, request{Op: opSubmit, Tx: tx}) // applied or not is what counts
+			_, _ = c.ask(ctx, request{Op: opSubmit, Tx: tx}, true) // applied or not is what counts
 		})
 	}
 	if censored {

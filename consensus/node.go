@@ -99,7 +99,8 @@ type Store interface {
 }
 
 // Forwarder carries one request of ours to the leader and brings its answer;
-// there HandleForward makes the one from the other. It gives up with ctx.
+// there HandleForward makes the one from the other. It gives up with ctx. An
+// *Overload of its own says that nothing was sent.
 type Forwarder interface {
 	Forward(ctx context.Context, leader ledger.MemberID, request []byte) (reply []byte, err error)
 }
@@ -155,6 +156,12 @@ type Config struct {
 	// goroutine of its own, one entry at a time, and misses what comes while it
 	// is busy; some come twice, some are never committed.
 	Arrived func(txs [][]byte)
+
+	// Room, if given, is asked of each command of a client whether this node's disk
+	// takes more: own is of a client here, others are what members forward to this
+	// leader. An *Overload refuses. Attestations always pass, or a full disk would
+	// stop time, and votes with it. It is called often and must not block.
+	Room func(own bool) error
 
 	// Sign signs an approval with the node's identity key.
 	Sign func(ledger.Approval) ledger.MemberSig
@@ -230,7 +237,7 @@ var (
 	ErrNoLeader = errors.New("no leader")
 	// ErrTimeout: what became of the command is not known; send the same bytes again.
 	ErrTimeout = errors.New("timed out, outcome unknown")
-	// ErrOverloaded: not accepted for want of room; send it later.
+	// ErrOverloaded: not accepted for want of room; send it later. Each is an *Overload.
 	ErrOverloaded = errors.New("overloaded")
 	// ErrTooLarge: not accepted, a command above MaxCommand.
 	ErrTooLarge = fmt.Errorf("command above %d bytes", MaxCommand)

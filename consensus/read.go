@@ -13,7 +13,7 @@ func (c *Consensus) ReadIndex(ctx context.Context) (uint64, error) {
 	if c.Leading() {
 		return c.leaderIndex(ctx)
 	}
-	r, err := c.ask(ctx, request{Op: opRead})
+	r, err := c.ask(ctx, request{Op: opRead}, false)
 	if err != nil {
 		return 0, fmt.Errorf("read index: %w", err)
 	}

@@ -27,7 +27,11 @@ const (
 	maxQueuedBytes = 16 << 20
 	memberQueued   = 256 // attestations that came through one member
 	memberBytes    = 1 << 20
-	maxUnapplied   = 5000            // raft entries committed and not applied
+	maxUnapplied   = 5000 // raft entries committed and not applied
+	// maxForwarding of clients' commands and reads are on their way to the leader
+	// at once. The transport takes 256 requests: the rest are for attestations,
+	// which clients must not starve, and for what nodes ask each other.
+	maxForwarding  = 192
 	maxProposed    = 2               // raft entries in flight; while they are, commands gather
 	enqueueTimeout = 5 * time.Second // raft's main loop is that busy only on a failing disk
 )
@@ -36,6 +40,7 @@ type submits struct {
 	clients chan *proposal
 	facts   chan *proposal
 	slots   chan struct{}
+	window  chan struct{} // of maxForwarding
 
 	mu     sync.Mutex
 	queued map[ledger.MemberID]load // of facts by the member they came through; of clients under no member
@@ -47,31 +52,33 @@ type load struct{ commands, bytes int }
 func newSubmits() *submits {
 	return &submits{
 		clients: make(chan *proposal, maxQueued), facts: make(chan *proposal, ledger.MaxMembers*memberQueued),
-		slots: make(chan struct{}, maxProposed), queued: map[ledger.MemberID]load{},
+		slots: make(chan struct{}, maxProposed), window: make(chan struct{}, maxForwarding), queued: map[ledger.MemberID]load{},
 	}
 }
 
 // put queues p, or says which limit it met.
 func (s *submits) put(p *proposal) error {
-	lane, commands, bytes, whose := s.clients, maxQueued, maxQueuedBytes, "of clients"
+	lane, commands, bytes := s.clients, maxQueued, maxQueuedBytes
+	fullOf, heavyOf := LimitCommands, LimitBytes
 	if p.through != (ledger.MemberID{}) {
-		lane, commands, bytes, whose = s.facts, memberQueued, memberBytes, "of attestations through "+p.through.String()
+		lane, commands, bytes = s.facts, memberQueued, memberBytes
+		fullOf, heavyOf = LimitMember, LimitMember
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.queued[p.through]
 	switch {
 	case l.commands == commands:
-		return fmt.Errorf("%w: %d commands %s queued", ErrOverloaded, commands, whose)
+		return &Overload{Limit: fullOf}
 	case l.bytes+len(p.tx) > bytes:
-		return fmt.Errorf("%w: %d bytes %s queued", ErrOverloaded, bytes, whose)
+		return &Overload{Limit: heavyOf}
 	}
 	select {
 	case lane <- p:
 		s.queued[p.through] = load{l.commands + 1, l.bytes + len(p.tx)}
 		return nil
 	default: // more members than an epoch has have sent some
-		return fmt.Errorf("%w: %d commands queued", ErrOverloaded, cap(lane))
+		return &Overload{Limit: fullOf}
 	}
 }
 
@@ -134,7 +141,7 @@ func (c *Consensus) Submit(ctx context.Context, tx []byte) (Receipt, error) {
 	if leader, ok := c.Leader(); ok && leader != c.cfg.Self {
 		c.grieve.sent(tx, leader, time.Now())
 	}
-	reply, err := c.ask(ctx, request{Op: opSubmit, Tx: tx})
+	reply, err := c.ask(ctx, request{Op: opSubmit, Tx: tx}, through != (ledger.MemberID{}))
 	if err != nil {
 		// Of an attestation the leader's word is not enough: it is said until it
 		// is applied. A client was told that it may say something else.
@@ -172,7 +179,10 @@ func (c *Consensus) admit(from ledger.MemberID, tx []byte) (through ledger.Membe
 		return through, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if attestation {
-		through = from
+		return from, nil
+	}
+	if c.cfg.Room != nil {
+		return through, c.cfg.Room(from == c.cfg.Self)
 	}
 	return through, nil
 }
@@ -183,7 +193,7 @@ func (c *Consensus) order(ctx context.Context, through ledger.MemberID, tx []byt
 		return Receipt{}, ErrNoLeader
 	}
 	if c.raft.CommitIndex() > c.now().index+maxUnapplied {
-		return Receipt{}, fmt.Errorf("%w: applying is behind", ErrOverloaded)
+		return Receipt{}, &Overload{Limit: LimitUnapplied}
 	}
 	p := &proposal{tx: tx, through: through, done: make(chan outcome, 1)}
 	if err := c.submits.put(p); err != nil {
@@ -265,7 +275,7 @@ func (c *Consensus) settle(f raft.ApplyFuture, batch []*proposal) {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		err = ErrNoLeader // raft refuses these before its log
 	case errors.Is(err, raft.ErrEnqueueTimeout):
-		err = ErrOverloaded
+		err = &Overload{Limit: LimitRaft}
 	case err != nil:
 		err = fmt.Errorf("%w: %w", ErrTimeout, err)
 	case !ok || len(results) != len(batch):
@@ -302,6 +312,7 @@ type reply struct {
 	Text    string      `cbor:"2,keyasint"`
 	Height  uint64      `cbor:"3,keyasint"`
 	Code    ledger.Code `cbor:"4,keyasint"`
+	Limit   Limit       `cbor:"5,keyasint"` // of ErrOverloaded
 }
 
 // failures are the errors that keep their identity between nodes; the order is
@@ -319,6 +330,9 @@ func replyOf(r Receipt, err error) []byte {
 			}
 		}
 		out.Text = validText(out.Text)
+		if o, ok := errors.AsType[*Overload](err); ok {
+			out.Limit = o.Limit
+		}
 	}
 	return ledger.Marshal(out)
 }
@@ -333,13 +347,25 @@ func validText(s string) string {
 	return string(b)
 }
 
-// ask sends a request to the leader, one hop.
-func (c *Consensus) ask(ctx context.Context, req request) (reply, error) {
+// ask sends a request to the leader, one hop. What is no attestation finds room
+// in the window, or is not sent.
+func (c *Consensus) ask(ctx context.Context, req request, attestation bool) (reply, error) {
 	leader, ok := c.Leader()
 	if !ok || leader == c.cfg.Self {
 		return reply{}, ErrNoLeader
 	}
+	if !attestation {
+		select {
+		case c.submits.window <- struct{}{}:
+			defer func() { <-c.submits.window }()
+		default:
+			return reply{}, &Overload{Limit: LimitForwarding}
+		}
+	}
 	b, err := c.cfg.Forwarder.Forward(ctx, leader, ledger.Marshal(req))
+	if errors.Is(err, ErrOverloaded) { // nothing was sent
+		return reply{}, err
+	}
 	if err != nil {
 		return reply{}, fmt.Errorf("%w: ask leader %s: %w", ErrTimeout, leader, err)
 	}
@@ -352,6 +378,9 @@ func (c *Consensus) ask(ctx context.Context, req request) (reply, error) {
 	}
 	if int(r.Failure) > len(failures) {
 		r.Failure = 2
+	}
+	if failures[r.Failure-1] == ErrOverloaded {
+		return reply{}, &Overload{Limit: r.Limit, Leader: true}
 	}
 	return reply{}, fmt.Errorf("%w (leader: %s)", failures[r.Failure-1], r.Text)
 }

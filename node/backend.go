@@ -37,21 +37,22 @@ func (n *Node) Submit(ctx context.Context, command []byte) (api.Outcome, error) 
 const maxReadyLag = 2048
 
 func (n *Node) outcome(r consensus.Receipt, err error) (api.Outcome, error) {
-	switch {
-	case err == nil:
-		return api.Outcome{Height: r.Height, Code: r.Code}, nil
-	case errors.Is(err, consensus.ErrNoLeader):
-		return api.Outcome{}, api.ErrNoLeader
-	case errors.Is(err, consensus.ErrOverloaded):
-		return api.Outcome{}, &api.Overloaded{Limit: "commands in the queue", After: time.Second}
+	if err != nil {
+		return api.Outcome{}, told(err)
 	}
-	return api.Outcome{}, unknown(err)
+	return api.Outcome{Height: r.Height, Code: r.Code}, nil
 }
 
-// unknown marks the errors after which nobody knows whether the command was ordered: the leader was lost on the way.
-func unknown(err error) error {
+// told is an error of consensus in the words of the API.
+func told(err error) error {
+	if errors.Is(err, consensus.ErrNoLeader) {
+		return api.ErrNoLeader
+	}
+	if o, ok := errors.AsType[*consensus.Overload](err); ok {
+		return &api.Overloaded{Limit: o.Met(), After: o.After()}
+	}
 	if errors.Is(err, consensus.ErrTimeout) || errors.Is(err, consensus.ErrClosed) {
-		return fmt.Errorf("%w: %w", api.ErrUnknown, err)
+		return fmt.Errorf("%w: %w", api.ErrUnknown, err) // ordered or not: the leader was lost on the way
 	}
 	return err
 }
@@ -69,10 +70,7 @@ func (n *Node) WaitHeight(ctx context.Context, height uint64) error {
 // ReadIndex is a height that covers everything acknowledged before the call.
 func (n *Node) ReadIndex(ctx context.Context) (uint64, error) {
 	h, err := n.cons.ReadIndex(ctx)
-	if errors.Is(err, consensus.ErrNoLeader) {
-		return 0, api.ErrNoLeader
-	}
-	return h, unknown(err)
+	return h, told(err)
 }
 
 // Status is this node's own account of itself.
@@ -117,6 +115,8 @@ func (n *Node) Status() api.NodeStatus {
 	if err := n.cons.Err(); err != nil {
 		st.Halted = err.Error()
 	}
+	st.NotReady = append(st.NotReady, n.room.notReady()...)
+	st.Operator["disk"] = map[string]any{"freeBytes": n.room.bytes.Load(), "syncP99": time.Duration(n.room.slow.Load()).String(), "limits": n.room.limits.String()}
 	n.alarms(&st, s)
 	if pp, err := n.keys.PreParams(); err == nil {
 		st.PreParams = pp

@@ -69,6 +69,8 @@ var (
 	descPriceAge = desc("coffer_price_age_seconds", "Ledger time since the price was agreed.", "asset")
 	descCap      = desc("coffer_cap_left_ratio", "Part of an outflow cap that is left, 0 to 1.", "asset", "window")
 	descDrill    = desc("coffer_drill_age_seconds", "Ledger time since a drill of the key shares in force was told, or, where none was, since their epoch came into force.")
+	descFree     = desc("coffer_disk_free_bytes", "Bytes that may still be written in the data directory.")
+	descSync     = desc("coffer_log_sync_seconds", "99th percentile of the raft log's syncs to disk over ten seconds.")
 	descEquiv    = desc("coffer_equivocations_total", "Approvals that contradicted an earlier one of their author.")
 )
 
@@ -76,7 +78,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descHeight, descLag, descCertLag, descLeading, descLeader, descEpoch, descOpening, descTry, descLeft, descNotReady, descDropped, descChanges, descChange,
 		descSpare, descBlamed, descHeard, descHalted, descAsset, descPaused, descReady, descCustody, descOwed, descProven, descDisputed,
-		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descDrill, descEquiv,
+		descPre, descOpen, descOldest, descStuck, descTally, descRunning, descChainAge, descRead, descRateAge, descPriceAge, descCap, descDrill, descFree, descSync, descEquiv,
 	} {
 		ch <- d
 	}
@@ -94,6 +96,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLeader, one(raft.HasLeader || raft.Leading))
 	gauge(descReady, one(len(st.NotReady) == 0))
 	gauge(descPre, float64(st.PreParams))
+	gauge(descFree, float64(c.n.room.bytes.Load()))
+	gauge(descSync, time.Duration(c.n.room.slow.Load()).Seconds())
 	ch <- prometheus.MustNewConstMetric(descEquiv, prometheus.CounterValue, float64(raft.Equivocated))
 	for _, m := range v.Epoch().Members {
 		if heard := c.n.peers.LastHeard(p2p.ID(m.ID)); m.ID != c.n.self && !heard.IsZero() {

@@ -48,6 +48,8 @@ type Config struct {
 	// node that begins, or was away while its committee changed, follows no other.
 	Checkpoints []consensus.Checkpoint `toml:"checkpoints,omitempty"`
 
+	Disk DiskLimits `toml:"disk"` // when this node's disk takes no more of clients
+
 	FeeEvery   Duration `toml:"fee_every"`   // between fee attestations; default 60 s
 	AliveAfter Duration `toml:"alive_after"` // silence after which a peer counts as gone; default 750 ms
 	JoinWait   Duration `toml:"join_wait"`   // within which all parties of a session must have joined; default 700 ms
@@ -164,6 +166,9 @@ func (c Config) Validate(g ledger.Genesis) error {
 	}
 	if len(c.Checkpoints) > consensus.MaxCheckpoints {
 		return fmt.Errorf("%d checkpoints, at most %d", len(c.Checkpoints), consensus.MaxCheckpoints)
+	}
+	if err := c.Disk.validate(); err != nil {
+		return err
 	}
 	if err := c.validatePolicy(g); err != nil {
 		return err

@@ -38,6 +38,7 @@ type delegate struct {
 	liar *malice.Liar
 	up   bool
 	kept memoryStore
+	disk fakeDisk
 }
 
 // memoryStore is a PromiseStore and MarkStore.
@@ -128,11 +129,13 @@ func play(t *testing.T, make func(t *testing.T, now func(*ledger.Genesis)) *clus
 				self: idOf(key), key: key, log: slog.New(slog.DiscardHandler), app: a, judges: judges,
 				chains: testChains(t, c.s.Genesis), verdicts: map[jobKey]bool{},
 			}}
+			d.disk.mib = 4096
+			d.room = d.disk.room(t, DiskLimits{})
 			l.members = append(l.members, d)
 			w := leagueWire{l, d}
 			d.cons, err = consensus.New(consensus.Config{
 				Self: d.self, Cluster: c.s.Cluster, Genesis: genesis, Dir: t.TempDir(), App: a, Log: malice.NewLog(),
-				Address: ledger.MemberID.String, Transport: d.liar, Forwarder: w, Gossip: w, Promises: &d.kept, Mark: &d.kept,
+				Address: ledger.MemberID.String, Transport: d.liar, Forwarder: w, Gossip: w, Promises: &d.kept, Mark: &d.kept, Room: d.room.admits,
 				Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(key, a) },
 				MayApprove: func(a ledger.Approval) ([]byte, error) { return d.mayApproveAt(a, time.Now().Add(d.skew)) },
 				Logger:     d.log,

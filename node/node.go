@@ -52,6 +52,7 @@ type Node struct {
 	keys   *keystore.Keystore
 	tss    *tss.Signer
 	raft   *raftlog.Store
+	room   *room
 	chains map[string]chains.Chain
 
 	public, operator net.Listener
@@ -215,6 +216,10 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	if n.raft, err = raftlog.Open(filepath.Join(cfg.Dir, "raft", "log")); err != nil {
 		return nil, err
 	}
+	n.room, err = openRoom(cfg.Disk, func() (uint64, error) { return FreeDisk(cfg.Dir) }, n.raft.SyncP99, n.log)
+	if err != nil {
+		return nil, err
+	}
 	cons, err := consensus.New(consensus.Config{
 		Self: n.self, Cluster: n.app.state.Cluster, Genesis: genesis, Dir: filepath.Join(cfg.Dir, "raft"),
 		App: n.app, Log: n.raft, Stream: n.peers.Raft(),
@@ -227,7 +232,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		},
 		Checkpoints: cfg.Checkpoints,
 		Forwarder:   forwarder{n.peers}, Gossip: gossip{n.peers},
-		Promises: n.keys, Mark: marks{n.keys},
+		Promises: n.keys, Mark: marks{n.keys}, Room: n.room.admits,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(n.key, a) },
 		MayApprove: n.mayApprove, Arrived: n.app.arrived,
 		SignComplaint: func(x consensus.Complaint) ledger.MemberSig { return consensus.SignComplaint(n.key, x) },
@@ -289,7 +294,7 @@ func listen(addr string) (net.Listener, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows, n.followSeats}
+	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows, n.followSeats, n.room.watch}
 	for name, loop := range map[string]func(context.Context, func()){"attest": n.attest, "sign": n.sign, "broadcast": n.broadcast, "share": n.share, "accuse": n.showCases} {
 		work = append(work, func(ctx context.Context) { n.supervise(ctx, name, loop) })
 	}
@@ -448,7 +453,11 @@ func (t transport) Send(ctx context.Context, to tss.PartyID, frame []byte) error
 type forwarder struct{ h *p2p.Host }
 
 func (f forwarder) Forward(ctx context.Context, leader ledger.MemberID, request []byte) ([]byte, error) {
-	return f.h.Request(ctx, p2p.ID(leader), requestSubmit, request)
+	b, err := f.h.Request(ctx, p2p.ID(leader), requestSubmit, request)
+	if errors.Is(err, p2p.ErrBusy) { // other requests have filled the transport's window
+		return nil, &consensus.Overload{Limit: consensus.LimitForwarding}
+	}
+	return b, err
 }
 
 type gossip struct{ h *p2p.Host }

@@ -101,6 +101,10 @@ func nodeConfig(dir string, peer, api, operator int, btc BitcoinRPC, ethURL, pri
 		// them: what is slow is not dead.
 		AliveAfter: node.Duration(3 * time.Second), JoinWait: node.Duration(3 * time.Second), Silence: node.Duration(10 * time.Second),
 		RaftMillis: 1500,
+		// Nodes, chains and whoever tries them share one disk, which may be small, and on
+		// a small file system of its own in chaos: it is to be filled to the end, and what
+		// is slow is not refused.
+		Disk: node.DiskLimits{LowMiB: 2, FullMiB: 1, SyncP99: node.Duration(5 * time.Second)},
 	}
 	for _, v := range Venues() {
 		c.Prices = append(c.Prices, pricesURL+"/venue/"+v+"/{asset}")

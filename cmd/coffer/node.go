@@ -156,6 +156,11 @@ func printCheck(cmd *cobra.Command, cfg node.Config, g ledger.Genesis, asJSON bo
 	for _, p := range g.Pools {
 		fmt.Fprintf(out, "pool     %s ltv %d bps, liquidation threshold %d bps, minimums supply %s borrow %s withdraw %s\n", p.Asset, p.LTV, p.LT, p.MinSupply, p.MinBorrow, p.MinWithdraw)
 	}
+	free, err := node.FreeDisk(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "disk     %d MiB free; %s\n", free>>20, cfg.Disk)
 	fmt.Fprintf(out, "listen   peers %s, api %s, operator %s\n", cfg.Listen, cfg.API, cfg.Operator)
 	return nil
 }

@@ -1,0 +1,11 @@
+package node
+
+import "golang.org/x/sys/unix"
+
+func freeDisk(dir string) (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return s.Bavail * uint64(s.Frsize), nil // blocks are counted in fragments, where the two differ
+}

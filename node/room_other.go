@@ -1,0 +1,13 @@
+//go:build !linux
+
+package node
+
+import "golang.org/x/sys/unix"
+
+func freeDisk(dir string) (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return uint64(s.Bavail) * uint64(s.Bsize), nil
+}
