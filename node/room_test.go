@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -87,13 +88,17 @@ func TestRoomFloors(t *testing.T) {
 		t.Errorf("opened blind: %v", err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeDisk{mib: 4096}
-		r := f.room(t, DiskLimits{})
+		var free atomic.Uint64
+		free.Store(4096 * mib)
+		r, err := openRoom(DiskLimits{}, func() (uint64, error) { return free.Load(), nil }, func() time.Duration { return 0 }, r.log)
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go r.watch(ctx)
 		synctest.Wait()
-		f.mib = 1
+		free.Store(mib)
 		time.Sleep(1100 * time.Millisecond)
 		synctest.Wait()
 		if r.admits(true) == nil {
@@ -160,6 +165,45 @@ func TestFreeDisk(t *testing.T) {
 	if _, err := FreeDisk(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
+}
+
+// A node as it is opened, on a disk that has less than it is told to want: it opens,
+// says so in its status, which /readyz is made of, and to Prometheus, and refuses
+// a client. Seen failing without Room in Open ("a client: no leader"), and without
+// the line in Status ("status: [no leader …").
+func TestOpenedOnAShortDisk(t *testing.T) {
+	g, keys := testGenesis(testStart)
+	dir := disk(t, keys[0], testPassphrase)
+	c := testConfig(dir)
+	c.Disk = DiskLimits{LowMiB: mib, FullMiB: mib} // a TiB
+	if free, err := FreeDisk(dir); err != nil || free >= mib*mib {
+		t.Skipf("%d bytes are free, %v", free, err)
+	}
+	n, err := Open(c, g, []byte(testPassphrase), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	var o *api.Overloaded
+	if _, err := n.Submit(t.Context(), ledger.Marshal(ledger.Command{Intent: &ledger.Intent{}})); !errors.As(err, &o) || o.Limit != "free disk" {
+		t.Errorf("a client: %v", err)
+	}
+	if _, err := n.Submit(t.Context(), ledger.Marshal(ledger.Command{Attestation: &ledger.Attestation{}})); errors.As(err, &o) {
+		t.Errorf("an attestation: %v", err)
+	}
+	if why := n.Status().NotReady; !strings.Contains(strings.Join(why, "; "), "MiB of disk are free") {
+		t.Errorf("status: %q", why)
+	}
+	families, err := n.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "coffer_disk_free_bytes" && f.GetMetric()[0].GetGauge().GetValue() > 0 {
+			return
+		}
+	}
+	t.Error("free disk is no metric")
 }
 
 // judging answers for itself where the league's judges have no workers.
