@@ -124,7 +124,7 @@ func TestGroupCommit(t *testing.T) {
 	virtual(t, 3, Settings{}, func(t *testing.T, c *cluster) {
 		c.start(c.members...)
 		f := c.follower()
-		const n = 600
+		const n = 3 * (maxForwarding - 12) // as many at once as a follower forwards, and less
 		got := make([]Receipt, n)
 		var wg sync.WaitGroup
 		for i := range n {
