@@ -108,7 +108,11 @@ func (p *pool) allow(from ledger.MemberID, now time.Time) bool {
 		b = &bucket{tokens: approvalBurst, at: now}
 		p.buckets[from] = b
 	}
-	b.tokens = min(approvalBurst, b.tokens+now.Sub(b.at).Seconds()*approvalsPerSec)
+	return b.take(now, approvalsPerSec, approvalBurst)
+}
+
+func (b *bucket) take(now time.Time, perSec, burst float64) bool {
+	b.tokens = min(burst, b.tokens+now.Sub(b.at).Seconds()*perSec)
 	b.at = now
 	if b.tokens < 1 {
 		return false

@@ -424,8 +424,12 @@ func (w wire) Forward(ctx context.Context, leader ledger.MemberID, request []byt
 }
 
 func (w wire) Broadcast(kind uint8, body []byte) {
-	if kind == GossipComplaint {
+	switch kind {
+	case GossipComplaint:
 		w.complain(body)
+		return
+	case GossipAccount:
+		w.testify(body)
 		return
 	}
 	var s signedApproval
@@ -468,6 +472,31 @@ func (w wire) complain(body []byte) {
 	}
 }
 
+// testify carries accounts among the honest. Where there are traitors it does so only
+// if the test is about that: what accounts lead to must not be what keeps heads apart.
+func (w wire) testify(body []byte) {
+	k := w.c.court
+	if len(body) > maxAccount {
+		w.c.t.Errorf("account of %d bytes", len(body))
+	}
+	if k != nil && (!k.testify.Load() || k.traitor(w.m)) {
+		return
+	}
+	for _, to := range w.c.members {
+		if live := to.live.Load(); live != nil && to != w.m && w.c.linked(w.m, to) {
+			if err := live.HandleAccount(w.m.id, body); err != nil && !errors.Is(err, errNotMember) { // as around a flip
+				w.c.t.Errorf("account of member %d at %d: %v", w.m.n, to.n, err)
+			}
+		}
+	}
+}
+
+// signsSlot puts m's signature into an entry, as the leader of a term.
+func (c *cluster) signsSlot(m *member, term uint64, e *raft.Log) {
+	sig := SignSlot(m.key, SlotOf(c.id, m.id, term, e)).Sig
+	e.Extensions = sig[:]
+}
+
 func (w wire) alive(id ledger.MemberID) bool {
 	m := w.c.find(id)
 	return m != nil && w.c.linked(w.m, m)
@@ -490,7 +519,7 @@ func (c *cluster) start(ms ...*member) {
 
 func (c *cluster) tryStart(m *member) error {
 	_, m.net = raft.NewInmemTransport(raft.ServerAddress(address(m.id)))
-	m.liar = &malice.Liar{Transport: m.net}
+	m.liar = &malice.Liar{Transport: m.net, Sign: func(term uint64, e *malice.Entry) { c.signsSlot(m, term, e) }}
 	m.app = &toy{cluster: c.id, s: toyState{Head: c.id, Epoch: c.epoch}, next: epochOf(1, 0, 1, 2, 4)}
 	var genesis []ledger.MemberID
 	for _, s := range c.epoch.Members {
@@ -503,6 +532,7 @@ func (c *cluster) tryStart(m *member) error {
 		Checkpoints: m.checkpoints, Address: address, Transport: m.liar, Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(m.key, a) },
 		MayApprove: m.mayApprove, Arrived: m.arrived,
+		SignSlot:      func(s Slot) ledger.MemberSig { return SignSlot(m.key, s) },
 		SignComplaint: func(x Complaint) ledger.MemberSig { return SignComplaint(m.key, x) }, Alive: w.alive,
 
 		MayVote:  func() bool { return !m.lost.Load() },

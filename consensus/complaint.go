@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/coffer-network/coffer/ledger"
 )
 
@@ -402,10 +404,12 @@ func (g *grievances) add(s signedComplaint, now time.Time) {
 	g.heard[from], g.came[from] = s.Complaint, now
 }
 
-// judge shuns whom enough members complain of. On the one complained of it hands
-// leadership over: what the others see may be its own disk.
+// judge shuns whom enough members complain of, and at once, beside these, whom a proof
+// is about. On the one concerned it hands leadership over: what the others see may be
+// its own disk.
 func (c *Consensus) judge(now time.Time) {
 	e := c.now().Epoch
+	convicted := c.witness.convicted(e)
 	g := c.grieve
 	g.mu.Lock()
 	about := map[ledger.MemberID]int{}
@@ -422,7 +426,9 @@ func (c *Consensus) judge(now time.Time) {
 	active := 0
 	for m, s := range g.shunned {
 		if now.Before(s.until) {
-			active++
+			if s.reason != ReasonEquivocated {
+				active++
+			}
 		} else if now.Sub(s.begun[len(s.begun)-1]) > shunMemory {
 			delete(g.shunned, m)
 		}
@@ -448,18 +454,28 @@ func (c *Consensus) judge(now time.Time) {
 		}
 		return slices.Compare(a[:], b[:])
 	})
-	var news []ledger.MemberID
+	news := map[ledger.MemberID]Reason{}
+	for _, m := range convicted { // for as long as it holds a seat: again each time that it ends
+		if s := g.shunned[m]; m != c.cfg.Self && (s == nil || !now.Before(s.until) || s.reason != ReasonEquivocated) {
+			g.shun(m, ReasonEquivocated, now)
+			news[m] = ReasonEquivocated
+		}
+	}
 	for _, m := range accused {
-		if active < maxShunned(e) && m != c.cfg.Self {
+		if _, done := news[m]; !done && active < maxShunned(e) && m != c.cfg.Self {
 			active++
 			g.shun(m, why[m], now)
-			news = append(news, m)
+			news[m] = why[m]
 		}
 	}
 	g.mu.Unlock()
-	for _, m := range news {
-		c.log.Error("leader shunned: too many members complain of it", "leader", m.String(), "reason", string(why[m]))
+	for m, reason := range news {
+		c.log.Error("leader shunned", "leader", m.String(), "reason", string(reason))
 		c.layer.cut(m)
+	}
+	if slices.Contains(convicted, c.cfg.Self) && c.raft.State() == raft.Leader {
+		c.log.Error("this node's key signed two entries for one slot: it hands over; does another machine run with its key?")
+		c.spawn(func() { _ = c.Transfer(c.ctx) })
 	}
 	if slices.Contains(accused, c.cfg.Self) {
 		c.log.Error("members complain of this leader, which hands over", "reason", string(why[c.cfg.Self]))

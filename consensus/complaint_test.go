@@ -43,6 +43,9 @@ func (c *cluster) clocks() {
 // shunnedBy counts the honest members that shun m.
 func (k *court) shunnedBy(m *member) (n int, last Shunned) {
 	for _, h := range k.honest() {
+		if !h.up() {
+			continue
+		}
 		for _, s := range h.Status().Shunned {
 			if s.Member == m.id {
 				n, last = n+1, s

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 type court struct {
 	c        *cluster
 	traitors []*member
+
+	testify atomic.Bool // honest members compare what leaders signed
 
 	mu     sync.Mutex
 	censor func(tx string) bool        // what a leading traitor orders not

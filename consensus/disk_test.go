@@ -93,6 +93,7 @@ func (d *disks) start(m *member, l net.Listener) {
 		Address: func(id ledger.MemberID) string { return d.addr[id] }, Stream: &tcp{Listener: l},
 		Forwarder: w, Gossip: w, Promises: m.keys, Mark: m.keys,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(m.key, a) },
+		SignSlot:   func(s Slot) ledger.MemberSig { return SignSlot(m.key, s) },
 		MayApprove: m.mayApprove,
 		Settings: Settings{HeartbeatTimeout: 500 * time.Millisecond, SnapshotThreshold: 20, SnapshotInterval: 100 * time.Millisecond,
 			TrailingLogs: 10},

@@ -26,6 +26,9 @@ type fence struct {
 	done chan struct{}
 	once sync.Once
 	wg   sync.WaitGroup
+
+	opened chan struct{} // closed when raft is there
+	signer signer
 }
 
 var (
@@ -37,11 +40,14 @@ var (
 )
 
 func newFence(t raft.Transport, c *Consensus, logs raft.LogStore) *fence {
-	return &fence{Transport: t, c: c, logs: logs, out: make(chan raft.RPC), done: make(chan struct{})}
+	return &fence{Transport: t, c: c, logs: logs, out: make(chan raft.RPC), done: make(chan struct{}), opened: make(chan struct{})}
 }
 
 // open lets requests through, once raft is there to be asked.
-func (f *fence) open() { f.wg.Go(f.pump) }
+func (f *fence) open() {
+	close(f.opened)
+	f.wg.Go(f.pump)
+}
 
 func (f *fence) Consumer() <-chan raft.RPC { return f.out }
 
@@ -65,7 +71,7 @@ func (f *fence) RequestVote(id raft.ServerID, target raft.ServerAddress, args *r
 	return f.Transport.RequestVote(id, target, args, resp)
 }
 
-// AppendEntries tells a follower that what the leader's configurations follow from is
+// AppendEntries signs what it sends, and tells a follower that what the leader's configurations follow from is
 // committed. Where all nodes lost power while a configuration was in some of the logs,
 // raft knows of no commit and learns of one when a majority has the new leader's
 // entries; those without the configuration refuse it until they have applied its reason.
@@ -79,6 +85,10 @@ func (f *fence) AppendEntries(id raft.ServerID, target raft.ServerAddress, args 
 		told := *args
 		told.LeaderCommitIndex = reasons
 		args = &told
+	}
+	args, err := f.signed(args)
+	if err != nil {
+		return err
 	}
 	return f.Transport.AppendEntries(id, target, args, resp)
 }
@@ -133,6 +143,12 @@ func (f *fence) handle(rpc raft.RPC) {
 			return
 		}
 	case *raft.AppendEntriesRequest:
+		cmd, err := f.vouched(cmd)
+		if err != nil {
+			f.c.log.Warn("refused entries of the leader", "reason", err)
+			rpc.Respond(&raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, err)
+			return
+		}
 		cmd = f.skipHeld(cmd)
 		rpc.Command = first(cmd, len(cmd.Entries))
 		upTo, err := f.inspect(cmd)

@@ -317,9 +317,10 @@ func TestFence_ReplacedConfiguration(t *testing.T) {
 		if err := f.log.GetLog(last, &prev); err != nil {
 			t.Fatal(err)
 		}
-		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(c.leader(c.others(f)...).id)), Addr: []byte("liar")}
+		boss := c.leader(c.others(f)...)
+		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(boss.id)), Addr: []byte("liar")}
 		send := func(term uint64, servers raft.Configuration) error {
-			return f.rpc(&raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: last, PrevLogTerm: prev.Term,
+			return f.rpc(boss, &raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: last, PrevLogTerm: prev.Term,
 				Entries: []*raft.Log{{Index: last + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(servers)}}})
 		}
 		term, was := f.term()+1, f.raft.GetConfiguration().Configuration()
@@ -354,7 +355,8 @@ func TestFence_CommitBesideARefusedEntry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(c.leader(c.others(f)...).id)), Addr: []byte("leader")}
+		boss := c.leader(c.others(f)...)
+		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(boss.id)), Addr: []byte("leader")}
 		send := func(term, after, commit uint64, entries ...*raft.Log) error {
 			t.Helper()
 			var prev raft.Log
@@ -364,7 +366,7 @@ func TestFence_CommitBesideARefusedEntry(t *testing.T) {
 			for i, e := range entries {
 				e.Index, e.Term = after+1+uint64(i), term
 			}
-			return f.rpc(&raft.AppendEntriesRequest{
+			return f.rpc(boss, &raft.AppendEntriesRequest{
 				RPCHeader: header, Term: term, PrevLogEntry: after, PrevLogTerm: prev.Term, LeaderCommitIndex: commit, Entries: entries,
 			})
 		}
@@ -427,12 +429,13 @@ func TestFence_SentAgainBehindASnapshot(t *testing.T) {
 		}
 		_ = f.fence.logs.DeleteRange(first, last-3) // the guard refuses it; the cache before it is empty now
 		term, height := f.term()+1, f.Height()
+		boss := c.leader(c.others(f)...)
 		cmd := &raft.AppendEntriesRequest{
-			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(c.leader(c.others(f)...).id)), Addr: []byte("leader")},
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(serverID(boss.id)), Addr: []byte("leader")},
 			Term:      term, PrevLogEntry: last - 3, PrevLogTerm: held[0].Term, LeaderCommitIndex: last + 1,
 			Entries: append(held, &raft.Log{Index: last + 1, Term: term, Type: raft.LogCommand, Data: ledger.Marshal([][]byte{[]byte("new")})}),
 		}
-		if err := f.rpc(cmd); err != nil {
+		if err := f.rpc(boss, cmd); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

@@ -175,6 +175,8 @@ type Config struct {
 	// the approval leaves (R5a's verdicts); DecodePromise gives it back.
 	MayApprove func(ledger.Approval) (verdicts []byte, err error)
 
+	// SignSlot signs what this node sends as leader, with its identity key.
+	SignSlot func(Slot) ledger.MemberSig
 	// SignComplaint signs a complaint with the node's identity key; without it
 	// this node never complains. Alive tells whether a member was heard from
 	// within the last second or so; without it only censorship is complained of.
@@ -269,6 +271,7 @@ type Consensus struct {
 	arrived arrivals
 	pool    *pool
 	grieve  *grievances
+	witness *witness
 	layer   *layer // nil: Config.Transport
 
 	applying  atomic.Int64  // when the entry under way began, Unix ns; 0: none
@@ -321,7 +324,7 @@ func New(cfg Config) (*Consensus, error) {
 	c := &Consensus{
 		cfg: cfg, log: cfg.Logger, ctx: ctx, cancel: cancel,
 		changed: make(chan struct{}), failed: make(chan struct{}), wake: make(chan struct{}, 1),
-		submits: newSubmits(), pool: newPool(), grieve: newGrievances(), arrived: make(arrivals, maxArrived),
+		submits: newSubmits(), pool: newPool(), grieve: newGrievances(), witness: newWitness(), arrived: make(arrivals, maxArrived),
 	}
 	c.teller.busy = map[raft.ServerID]bool{}
 	c.reads = &coalescer{verify: c.verifyLeader, spawn: c.spawn}
@@ -338,7 +341,7 @@ func New(cfg Config) (*Consensus, error) {
 		}
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
-	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark, c.announce, c.complain, c.follow} {
+	for _, run := range []func(){c.leadership, c.propose, c.approve, c.keepMark, c.announce, c.complain, c.testify, c.follow} {
 		c.spawn(run)
 	}
 	return c, nil
@@ -353,6 +356,7 @@ func (c *Consensus) open() (err error) {
 	}
 	c.genesis = c.cfg.App.View().Epoch
 	c.publish(c.cfg.App.View(), 0)
+	c.loadProofs()
 	if c.snaps, err = openSnapshots(filepath.Join(c.cfg.Dir, "snapshots"), c); err != nil {
 		return err
 	}
@@ -473,6 +477,7 @@ type Status struct {
 	Forked      uint64 // newest height at which f+1 members approve another history or state; 0: none
 	Complaints  []HeardComplaint
 	Shunned     []Shunned
+	Proofs      []Proof // that a member of the epoch in force signed two entries for one slot; one for each such member
 }
 
 // Status describes this node now.
@@ -487,6 +492,7 @@ func (c *Consensus) Status() Status {
 	s.Certified, s.Equivocated, s.Forked = c.pool.status()
 	s.Unproven, s.Ahead = c.unproven.Load(), c.ahead()
 	s.Complaints, s.Shunned = c.grieve.alarms(time.Now())
+	s.Proofs = c.witness.list(at.Epoch)
 	return s
 }
 

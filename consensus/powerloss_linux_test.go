@@ -250,6 +250,7 @@ func (p plug) run() error {
 		},
 		Stream: &tcp{Listener: l}, Forwarder: o, Gossip: o, Promises: o, Mark: o,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(key, a) },
+		SignSlot:   func(s Slot) ledger.MemberSig { return SignSlot(key, s) },
 		MayApprove: func(ledger.Approval) ([]byte, error) { return nil, nil },
 		Settings:   Settings{HeartbeatTimeout: 500 * time.Millisecond},
 		Logger:     slog.New(slog.DiscardHandler),

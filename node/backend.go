@@ -162,14 +162,18 @@ func (n *Node) alarms(st *api.NodeStatus, s consensus.Status) {
 	if s.Unproven > 0 {
 		st.NotReady = append(st.NotReady, fmt.Sprintf("the state taken over at height %d is not vouched for yet: nothing is approved or signed here", s.Unproven))
 	}
-	complaints, shunned := []map[string]any{}, []map[string]any{}
+	complaints, shunned, proofs := []map[string]any{}, []map[string]any{}, []map[string]any{}
 	for _, x := range s.Complaints {
 		complaints = append(complaints, map[string]any{"from": n.name(x.From), "leader": n.name(x.Leader), "reason": x.Reason, "at": time.UnixMilli(int64(x.Millis)).UTC()})
 	}
 	for _, x := range s.Shunned {
 		shunned = append(shunned, map[string]any{"member": n.name(x.Member), "reason": x.Reason, "until": x.Until.UTC(), "times": x.Times})
 	}
-	st.Operator["complaints"], st.Operator["shunned"] = complaints, shunned
+	for _, x := range s.Proofs {
+		proofs = append(proofs, map[string]any{"member": n.name(x.Leader), "term": x.Term, "index": x.Index, "entries": x.Entries,
+			"file": n.cons.ProofFile(x.Leader)})
+	}
+	st.Operator["complaints"], st.Operator["shunned"], st.Operator["proofs"] = complaints, shunned, proofs
 	st.Operator["blamed"] = n.blameList()
 }
 

@@ -131,12 +131,17 @@ func play(t *testing.T, make func(t *testing.T, now func(*ledger.Genesis)) *clus
 			}}
 			d.disk.mib = 4096
 			d.room = d.disk.room(t, DiskLimits{})
+			d.liar.Sign = func(term uint64, e *malice.Entry) {
+				sig := consensus.SignSlot(key, consensus.SlotOf(c.s.Cluster, d.self, term, e)).Sig
+				e.Extensions = sig[:]
+			}
 			l.members = append(l.members, d)
 			w := leagueWire{l, d}
 			d.cons, err = consensus.New(consensus.Config{
 				Self: d.self, Cluster: c.s.Cluster, Genesis: genesis, Dir: t.TempDir(), App: a, Log: malice.NewLog(),
 				Address: ledger.MemberID.String, Transport: d.liar, Forwarder: w, Gossip: w, Promises: &d.kept, Mark: &d.kept, Room: d.room.admits,
 				Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(key, a) },
+				SignSlot:   func(s consensus.Slot) ledger.MemberSig { return consensus.SignSlot(key, s) },
 				MayApprove: func(a ledger.Approval) ([]byte, error) { return d.mayApproveAt(a, time.Now().Add(d.skew)) },
 				Logger:     d.log,
 			})

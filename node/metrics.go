@@ -87,6 +87,8 @@ func watchConsensus(r prometheus.Registerer, status func() consensus.Status) {
 	}
 	gauge("coffer_complaints", "Members that complain of the leader now.", func(s consensus.Status) float64 { return float64(len(s.Complaints)) })
 	gauge("coffer_shunned_members", "Members whose raft streams and votes this node refuses now.", func(s consensus.Status) float64 { return float64(len(s.Shunned)) })
+	gauge("coffer_leaders_proved", "Members that signed two entries for one slot of raft's log as its leader: this node holds the proof.",
+		func(s consensus.Status) float64 { return float64(len(s.Proofs)) })
 	gauge("coffer_forked_height", "Newest height at which more members than can be traitors approve another history or state than this node holds.",
 		func(s consensus.Status) float64 { return float64(s.Forked) })
 	gauge("coffer_unproven_height", "Height of a state taken over by snapshot that nobody has vouched for yet: this node approves and signs nothing.",

@@ -235,6 +235,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 		Promises: n.keys, Mark: marks{n.keys}, Room: n.room.admits,
 		Sign:       func(a ledger.Approval) ledger.MemberSig { return ledger.SignApproval(n.key, a) },
 		MayApprove: n.mayApprove, Arrived: n.app.arrived,
+		SignSlot:      func(s consensus.Slot) ledger.MemberSig { return consensus.SignSlot(n.key, s) },
 		SignComplaint: func(x consensus.Complaint) ledger.MemberSig { return consensus.SignComplaint(n.key, x) },
 		Alive:         func(m ledger.MemberID) bool { return n.peers.Alive(p2p.ID(m)) },
 		MayVote:       func() bool { is, _ := n.learner(); return !is },
@@ -256,6 +257,11 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	n.peers.HandleGossip(consensus.GossipComplaint, func(from p2p.ID, body []byte) {
 		if err := n.cons.HandleComplaint(ledger.MemberID(from), body); err != nil {
 			n.log.Debug("complaint refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
+		}
+	})
+	n.peers.HandleGossip(consensus.GossipAccount, func(from p2p.ID, body []byte) {
+		if err := n.cons.HandleAccount(ledger.MemberID(from), body); err != nil {
+			n.log.Debug("account of a leader refused", slog.String("peer", n.name(ledger.MemberID(from))), slog.Any("err", err))
 		}
 	})
 	watchConsensus(n.reg, n.cons.Status)

@@ -19,6 +19,10 @@ type Entry = raft.Log
 type Liar struct {
 	raft.Transport
 
+	// Sign puts the leader's signature into an entry that it did not write as it is
+	// sent. Without it what a rule rewrote bears a false one.
+	Sign func(term uint64, e *Entry)
+
 	mu    sync.Mutex
 	rules Rules
 }
@@ -81,6 +85,7 @@ func (l *Liar) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft
 			c := *e
 			c.Data = slices.Clone(e.Data)
 			rules.Rewrite(string(to), &c)
+			l.sign(args.Term, &c)
 			told.Entries[i] = &c
 		}
 		args = &told
@@ -91,6 +96,12 @@ func (l *Liar) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft
 // Send sends entries that no raft instance wrote, as the leader from of a term,
 // after the follower's entry prev, and says that they are committed.
 func (l *Liar) Send(from raft.ServerID, to string, term uint64, prev Entry, es ...*Entry) error {
+	es = slices.Clone(es)
+	for i, e := range es {
+		c := *e
+		l.sign(term, &c)
+		es[i] = &c
+	}
 	req := &raft.AppendEntriesRequest{
 		RPCHeader: header(from, l.LocalAddr()), Term: term, PrevLogEntry: prev.Index, PrevLogTerm: prev.Term, Entries: es,
 		LeaderCommitIndex: prev.Index + uint64(len(es)),
@@ -105,6 +116,12 @@ func (l *Liar) Install(from raft.ServerID, to string, term uint64, meta raft.Sna
 		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex, Size: meta.Size,
 	}
 	return l.Transport.InstallSnapshot("", raft.ServerAddress(to), req, &raft.InstallSnapshotResponse{}, stream)
+}
+
+func (l *Liar) sign(term uint64, e *Entry) {
+	if l.Sign != nil {
+		l.Sign(term, e)
+	}
 }
 
 func header(id raft.ServerID, addr raft.ServerAddress) raft.RPCHeader {
