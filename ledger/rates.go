@@ -110,7 +110,10 @@ func (s *State) refreshRates() (code Code) {
 			continue
 		}
 		was := t.list[i].pool
-		p := was.settleMissing().impair(bps, s.NextOutflow)
+		p := *was
+		if !p.Missing.IsZero() || !p.Deficit.IsZero() {
+			p = p.settleMissing().impair(bps, s.NextOutflow)
+		}
 		borrow, supply, err := p.rates()
 		if err == nil {
 			p.BorrowRate, p.SupplyRate = borrow, supply

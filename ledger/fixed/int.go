@@ -155,7 +155,7 @@ func (a Int) Append(b []byte) []byte {
 }
 
 // FromBytes reads what Bytes gives and nothing else.
-func FromBytes(b []byte) (Int, error) {
+func FromBytes[B []byte | string](b B) (Int, error) {
 	if len(b) > maxBytes || len(b) > 0 && b[0] == 0 {
 		return zero, fmt.Errorf("%w: %d bytes", ErrSyntax, len(b))
 	}
