@@ -16,6 +16,7 @@ import (
 // original, which only its single writer may do.
 func (s *State) scratch(id AccountID) *State {
 	v := *s
+	v.frozen = false // what is tried on it is tried on copies, which must not write to its own tables
 	v.Pools, v.Accounts, v.Suspense = Pools{}, Accounts{}, table[string, Suspended]{}
 	for pool, p := range s.Pools.all() {
 		v.Pools.put(pool, p)
