@@ -456,7 +456,9 @@ func TestReadersChangeNothing(t *testing.T) {
 	}
 }
 
-// The answers of readers are what the operations accept, to the unit.
+// The answers of readers are what the operations accept, to the unit: of the state that
+// a test has, and of the frozen view that a node's API asks. Planted: scratch is frozen
+// like what it was made of.
 func TestQuotesAreTheLimits(t *testing.T) {
 	s := lendingState(t)
 	supplied(t, s, "lender", "usdt.eth", "100000000000")
@@ -464,19 +466,21 @@ func TestQuotesAreTheLimits(t *testing.T) {
 	want(t, s, OK, borrows("alice", "usdt.eth", "20000000000"))
 	s.Millis += 100_000
 	one := fixed.New(1)
-	for name, c := range map[string]struct {
-		most fixed.Int
-		op   func(string, string, string) func(*State) Code
-		pool string
-	}{
-		"borrow":   {s.MaxBorrow("alice", "usdt.eth"), borrows, "usdt.eth"},
-		"withdraw": {s.MaxWithdraw("alice", "btc"), withdraws, "btc"},
-	} {
-		if c.most.IsZero() {
-			t.Errorf("%s: nothing", name)
+	for _, read := range []*State{s, s.Frozen(), s.Frozen().View()} {
+		for name, c := range map[string]struct {
+			most fixed.Int
+			op   func(string, string, string) func(*State) Code
+			pool string
+		}{
+			"borrow":   {read.MaxBorrow("alice", "usdt.eth"), borrows, "usdt.eth"},
+			"withdraw": {read.MaxWithdraw("alice", "btc"), withdraws, "btc"},
+		} {
+			if c.most.IsZero() {
+				t.Errorf("%s: nothing", name)
+			}
+			want(t, s.View(), OK, c.op("alice", c.pool, c.most.String()))
+			want(t, s.View(), MaxLTV, c.op("alice", c.pool, must(fixed.Add(c.most, one)).String()))
 		}
-		want(t, s.View(), OK, c.op("alice", c.pool, c.most.String()))
-		want(t, s.View(), MaxLTV, c.op("alice", c.pool, must(fixed.Add(c.most, one)).String()))
 	}
 	if got := s.MaxBorrow("nobody", "usdt.eth"); !got.IsZero() {
 		t.Errorf("nobody may borrow %s", got)
