@@ -31,7 +31,7 @@ type World struct {
 	Blames         []ledger.Blame      // what this member found proven against others
 	FeeEveryMillis uint64
 	CaughtUp       bool
-	Vouched        bool // others say that the state held is the right one
+	Vouched        bool                          // others say that the state held is the right one
 	Balances       map[string]ledger.BalanceFact // by asset: what was found at the block last asked for
 }
 
