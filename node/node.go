@@ -186,7 +186,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	for _, m := range g.Epoch.Members {
 		genesis = append(genesis, m.ID)
 	}
-	peers := planPeers(n.app.state, cfg.Peers, nil)
+	peers := n.planPeers(n.app.state, nil)
 	if n.peers, err = p2p.New(p2p.Config{Key: n.key, Listen: cfg.Listen, Peers: peers, AliveAfter: time.Duration(cfg.AliveAfter), Log: n.log}); err != nil {
 		return nil, err
 	}

@@ -15,16 +15,19 @@ import (
 // planPeers says who may connect, in which role, by the ledger (spec: consensus §4):
 //
 //	of the epoch in force                      member
+//	listed, and new to this ledger             member
 //	of the one being prepared or opened        resharing
 //	admitted, or gone and not wiped yet        follower
 //	raft's voters that have just lost a seat   member, until raft's leader took them out
 //	anybody else                               not
 //
 // Who was evicted is cut off with the flip. listed are the peers of node.toml: their
-// addresses come before the ledger's, and one that this ledger never heard of may
-// connect too, since a node that is far behind knows none of today's members and
-// has to get the log from one of them.
-func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Server) []p2p.Peer {
+// addresses come before the ledger's, and one that has had no seat yet, as far as this
+// ledger goes, is heard like a member: a node that is far behind has to get the log from
+// one of today's members, and on the way the ledger first hears of that one as of an
+// applicant. Where it is behind its operator's checkpoint, whom he listed is heard whatever
+// became of that one meanwhile: it may have gone and come back.
+func planPeers(v *ledger.State, listed map[string]string, behind bool, servers []consensus.Server) []p2p.Peer {
 	var out []p2p.Peer
 	add := func(m ledger.Member, as p2p.Role) {
 		id := p2p.ID(m.ID)
@@ -44,6 +47,17 @@ func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Se
 	for _, m := range v.Epoch().Members {
 		add(m, p2p.Member)
 	}
+	seated := map[ledger.MemberID]bool{} // in any epoch so far
+	for _, e := range v.Epochs {
+		for _, m := range e.Members {
+			seated[m.ID] = true
+		}
+	}
+	for text := range listed {
+		if id, ok := memberID(text); ok && (behind || !seated[id]) {
+			add(ledger.Member{ID: id}, p2p.Member)
+		}
+	}
 	if n := v.Next; n != nil {
 		for _, m := range n.Epoch.Members {
 			add(m, p2p.Resharing)
@@ -52,10 +66,8 @@ func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Se
 	voting := func(m ledger.MemberID) bool {
 		return slices.ContainsFunc(servers, func(s consensus.Server) bool { return s.Member == m && s.Votes })
 	}
-	known := map[ledger.MemberID]bool{}
 	for _, e := range v.Epochs {
 		for _, m := range e.Members {
-			known[m.ID] = true
 			if voting(m.ID) && !v.Evicted(m.ID) {
 				add(m, p2p.Member)
 			}
@@ -64,13 +76,14 @@ func planPeers(v *ledger.State, listed map[string]string, servers []consensus.Se
 	for _, m := range v.Followers() {
 		add(m, p2p.Follower)
 	}
-	for text := range listed {
-		if id, ok := memberID(text); ok && !known[id] {
-			add(ledger.Member{ID: id}, p2p.Member)
-		}
-	}
 	slices.SortFunc(out, func(a, b p2p.Peer) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	return out[:min(len(out), p2p.MaxPeers)]
+}
+
+// planPeers is planPeers with this node's node.toml.
+func (n *Node) planPeers(v *ledger.State, servers []consensus.Server) []p2p.Peer {
+	behind := slices.ContainsFunc(n.cfg.Checkpoints, func(p consensus.Checkpoint) bool { return p.Height > v.Height })
+	return planPeers(v, n.cfg.Peers, behind, servers)
 }
 
 func memberID(text string) (id ledger.MemberID, ok bool) {
@@ -85,7 +98,7 @@ func (n *Node) followSeats(ctx context.Context) {
 	var seat ledger.SeatState
 	for {
 		v, changed := n.app.now()
-		if peers := planPeers(v, n.cfg.Peers, n.cons.Servers()); !slices.Equal(peers, last) {
+		if peers := n.planPeers(v, n.cons.Servers()); !slices.Equal(peers, last) {
 			if err := n.peers.SetPeers(peers); err != nil {
 				n.log.Error("list of peers does not follow the ledger", slog.Any("err", err))
 			} else {
