@@ -33,6 +33,7 @@ const (
 	requestSubmit    byte = 1 // a command for the leader
 	requestSignature byte = 2 // a finished signature
 	requestCase      byte = 3 // evidence against a member
+	requestSeats     byte = 4 // who holds a seat today
 )
 
 // Node is one running member.
@@ -96,6 +97,7 @@ type Node struct {
 	cases       map[caseKey]*heldCase         // what this node found proven lately
 	judged      map[ledger.MemberID]time.Time // when a member last had a case judged here
 	verdicts    map[jobKey]bool
+	introduced  introduced
 	sigs        map[inputKey]signature
 	unshared    map[inputKey]map[ledger.MemberID]bool // who has not confirmed a signature of ours
 	turns       map[turnKey]chan uint64
@@ -186,7 +188,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	for _, m := range g.Epoch.Members {
 		genesis = append(genesis, m.ID)
 	}
-	peers := n.planPeers(n.app.state, nil)
+	peers := n.plannedPeers(n.app.state, nil)
 	if n.peers, err = p2p.New(p2p.Config{Key: n.key, Listen: cfg.Listen, Peers: peers, AliveAfter: time.Duration(cfg.AliveAfter), Log: n.log}); err != nil {
 		return nil, err
 	}
@@ -286,6 +288,7 @@ func (n *Node) answerPeers() {
 	})
 	n.peers.HandleRequest(requestSignature, n.takeSignature)
 	n.peers.HandleRequest(requestCase, n.takeCase)
+	n.peers.HandleRequest(requestSeats, n.tellSeats)
 }
 
 func listen(addr string) (net.Listener, error) {
@@ -300,7 +303,7 @@ func listen(addr string) (net.Listener, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows, n.followSeats, n.room.watch}
+	work := []func(context.Context){n.watchPrices, n.keep, n.prepare, n.alerts.Run, n.watchFigures, n.screenInflows, n.followSeats, n.meet, n.room.watch}
 	for name, loop := range map[string]func(context.Context, func()){"attest": n.attest, "sign": n.sign, "broadcast": n.broadcast, "share": n.share, "accuse": n.showCases} {
 		work = append(work, func(ctx context.Context) { n.supervise(ctx, name, loop) })
 	}

@@ -16,6 +16,7 @@ import (
 //
 //	of the epoch in force                      member
 //	listed, and new to this ledger             member
+//	member today, by better knowledge          member
 //	of the one being prepared or opened        resharing
 //	admitted, or gone and not wiped yet        follower
 //	raft's voters that have just lost a seat   member, until raft's leader took them out
@@ -25,9 +26,9 @@ import (
 // addresses come before the ledger's, and one that has had no seat yet, as far as this
 // ledger goes, is heard like a member: a node that is far behind has to get the log from
 // one of today's members, and on the way the ledger first hears of that one as of an
-// applicant. Where it is behind its operator's checkpoint, whom he listed is heard whatever
-// became of that one meanwhile: it may have gone and come back.
-func planPeers(v *ledger.State, listed map[string]string, behind bool, servers []consensus.Server) []p2p.Peer {
+// applicant. today are members by better knowledge than this ledger's, whatever that says
+// of them: they may have gone and come back.
+func planPeers(v *ledger.State, listed map[string]string, today []ledger.Member, servers []consensus.Server) []p2p.Peer {
 	var out []p2p.Peer
 	add := func(m ledger.Member, as p2p.Role) {
 		id := p2p.ID(m.ID)
@@ -47,6 +48,9 @@ func planPeers(v *ledger.State, listed map[string]string, behind bool, servers [
 	for _, m := range v.Epoch().Members {
 		add(m, p2p.Member)
 	}
+	for _, m := range today {
+		add(m, p2p.Member)
+	}
 	seated := map[ledger.MemberID]bool{} // in any epoch so far
 	for _, e := range v.Epochs {
 		for _, m := range e.Members {
@@ -54,7 +58,7 @@ func planPeers(v *ledger.State, listed map[string]string, behind bool, servers [
 		}
 	}
 	for text := range listed {
-		if id, ok := memberID(text); ok && (behind || !seated[id]) {
+		if id, ok := memberID(text); ok && !seated[id] {
 			add(ledger.Member{ID: id}, p2p.Member)
 		}
 	}
@@ -80,10 +84,23 @@ func planPeers(v *ledger.State, listed map[string]string, behind bool, servers [
 	return out[:min(len(out), p2p.MaxPeers)]
 }
 
-// planPeers is planPeers with this node's node.toml.
-func (n *Node) planPeers(v *ledger.State, servers []consensus.Server) []p2p.Peer {
-	behind := slices.ContainsFunc(n.cfg.Checkpoints, func(p consensus.Checkpoint) bool { return p.Height > v.Height })
-	return planPeers(v, n.cfg.Peers, behind, servers)
+// plannedPeers is planPeers with what this node knows besides: its node.toml, and, while
+// it is behind, who holds a seat today by its operator's word or by that of f+1 members.
+func (n *Node) plannedPeers(v *ledger.State, servers []consensus.Server) []p2p.Peer {
+	var today []ledger.Member
+	if slices.ContainsFunc(n.cfg.Checkpoints, func(p consensus.Checkpoint) bool { return p.Height > v.Height }) {
+		for text := range n.cfg.Peers {
+			if id, ok := memberID(text); ok {
+				today = append(today, ledger.Member{ID: id})
+			}
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.introduced.after == v.Epoch().Number {
+		today = append(today, n.introduced.members...)
+	}
+	return planPeers(v, n.cfg.Peers, today, servers)
 }
 
 func memberID(text string) (id ledger.MemberID, ok bool) {
@@ -98,7 +115,7 @@ func (n *Node) followSeats(ctx context.Context) {
 	var seat ledger.SeatState
 	for {
 		v, changed := n.app.now()
-		if peers := n.planPeers(v, n.cons.Servers()); !slices.Equal(peers, last) {
+		if peers := n.plannedPeers(v, n.cons.Servers()); !slices.Equal(peers, last) {
 			if err := n.peers.SetPeers(peers); err != nil {
 				n.log.Error("list of peers does not follow the ledger", slog.Any("err", err))
 			} else {

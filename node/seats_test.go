@@ -44,7 +44,7 @@ func TestPeersFollowTheLedger(t *testing.T) {
 		"raft has let it go":      {votes(1, 2, 5, 6), map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
 	} {
 		got := map[byte]p2p.Role{}
-		ps := planPeers(v, listed, false, x.servers)
+		ps := planPeers(v, listed, nil, x.servers)
 		for _, p := range ps {
 			got[p.ID[0]] = p.Role
 			if err := p2p.CheckAddr(p.Addr); err != nil {
@@ -90,8 +90,12 @@ func TestListedPeersAreHeardOnTheWay(t *testing.T) {
 		"gone":           {ledger.State{Epochs: []ledger.Epoch{without, with, without}}, none, p2p.Member},
 	} {
 		for behind, want := range map[bool]p2p.Role{false: x.caught, true: x.behind} {
+			n := &Node{cfg: Config{Peers: listed}}
+			if behind {
+				n.cfg.Checkpoints = []consensus.Checkpoint{{Height: 1}}
+			}
 			got, addr := none, ""
-			for _, p := range planPeers(&x.v, listed, behind, nil) {
+			for _, p := range n.plannedPeers(&x.v, nil) {
 				if p.ID == p2p.ID(it.ID) {
 					got, addr = p.Role, p.Addr
 				}
@@ -112,7 +116,7 @@ func TestTheEvictedAreNoPeers(t *testing.T) {
 	servers := []consensus.Server{{Member: gone, Votes: true}}
 	listed := map[string]string{gone.String(): "/ip4/10.0.0.1/tcp/7001"}
 	in := func() bool {
-		return slices.ContainsFunc(planPeers(c.s, listed, false, servers), func(p p2p.Peer) bool { return p.ID == p2p.ID(gone) })
+		return slices.ContainsFunc(planPeers(c.s, listed, nil, servers), func(p p2p.Peer) bool { return p.ID == p2p.ID(gone) })
 	}
 	if !in() {
 		t.Fatal("a member is no peer")
