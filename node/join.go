@@ -26,6 +26,25 @@ type JoinOptions struct {
 	Model       string          // a node.toml with chain endpoints and price venues; "": Dir's own, or an unfinished one
 }
 
+// Check refuses what can be refused before anybody is asked and anything is made.
+func (o JoinOptions) Check() error {
+	if err := p2p.CheckAddr(o.Listen); err != nil {
+		return fmt.Errorf("listen address: %w", err)
+	}
+	_, err := o.checkpoints()
+	return err
+}
+
+func (o JoinOptions) checkpoints() ([]consensus.Checkpoint, error) {
+	out := make([]consensus.Checkpoint, len(o.Checkpoints))
+	for i, text := range o.Checkpoints {
+		if err := out[i].UnmarshalText([]byte(text)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // Join makes identity, keystore, genesis.cbor and node.toml, and returns the member
 // id. It refuses a directory that holds a node. What is missing in node.toml is for
 // the operator to fill in: Config.Validate names it.
@@ -35,8 +54,8 @@ func Join(o JoinOptions) (id ledger.MemberID, cluster ledger.Hash, err error) {
 		return id, cluster, fmt.Errorf("join: read genesis: %w", err)
 	}
 	cluster = sha256.Sum256(o.Genesis)
-	if err := p2p.CheckAddr(o.Listen); err != nil {
-		return id, cluster, fmt.Errorf("join: listen address: %w", err)
+	if err := o.Check(); err != nil {
+		return id, cluster, fmt.Errorf("join: %w", err)
 	}
 	c, err := o.config(g)
 	if err != nil {
@@ -70,11 +89,8 @@ func (o JoinOptions) config(g ledger.Genesis) (c Config, err error) {
 		return c, err
 	}
 	c.Dir, c.Name, c.Listen, c.API, c.Operator = o.Dir, o.Name, o.Listen, o.API, ""
-	c.Checkpoints = make([]consensus.Checkpoint, len(o.Checkpoints))
-	for i, text := range o.Checkpoints {
-		if err := c.Checkpoints[i].UnmarshalText([]byte(text)); err != nil {
-			return c, err
-		}
+	if c.Checkpoints, err = o.checkpoints(); err != nil {
+		return c, err
 	}
 	c.Peers = map[string]string{}
 	for _, m := range o.Peers {

@@ -45,6 +45,9 @@ one is written for you to fill in.`,
 			if b, err := hex.DecodeString(hash); err != nil || len(b) != 32 {
 				return usagef("--genesis %q: want the SHA-256 of genesis.cbor in hex, as another operator told you", hash)
 			}
+			if err := o.Check(); err != nil {
+				return usagef("%w", err)
+			}
 			if addr == "" {
 				addr = o.Listen
 			}

@@ -297,6 +297,9 @@ func sign(s Signer, a Action) (Signed, error) {
 	return Signed{Scheme: s.Scheme(), Signature: sig}, nil
 }
 
+// maxBusySeconds bounds what a node may have a client wait; an honest one asks for a minute at most.
+const maxBusySeconds = 60
+
 // ErrPending: the node took the request and does not know yet what becomes of it.
 var ErrPending = errors.New("not applied yet")
 
@@ -332,11 +335,21 @@ func (c *Client) SubmitText(ctx context.Context, s Submission, account string) (
 		if err == nil || !Retryable(err) {
 			return r, err
 		}
-		if werr := sleep(ctx, pause); werr != nil {
+		if werr := sleep(ctx, max(pause, busyFor(err))); werr != nil {
 			return nil, fmt.Errorf("request %s of account %s: %w: %w", id, account, werr, err)
 		}
 		pause = min(2*pause, 2*time.Second)
 	}
+}
+
+// busyFor is how long an overloaded node asks to be left alone. Other refusals name a
+// second as well, and an election is often over sooner.
+func busyFor(err error) time.Duration {
+	var p *Problem
+	if !errors.As(err, &p) || p.Code != "OVERLOADED" {
+		return 0
+	}
+	return time.Duration(min(max(p.After, 0), maxBusySeconds)) * time.Second
 }
 
 // Open opens the account of a signer, or returns the one it has.
