@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/coffer-network/coffer/ledger"
 )
 
@@ -38,11 +40,11 @@ var (
 
 // pool holds approvals until Q equal ones make a certificate.
 type pool struct {
-	mu      sync.Mutex
-	epoch   uint64
-	held    map[ledger.MemberID][]ledger.Approval // oldest first
-	sigs    map[ledger.Approval]map[ledger.MemberID]ledger.MemberSig
-	buckets map[ledger.MemberID]*bucket
+	mu    sync.Mutex
+	epoch uint64
+	held  map[ledger.MemberID][]ledger.Approval // oldest first
+	sigs  map[ledger.Approval]map[ledger.MemberID]ledger.MemberSig
+	turns turns
 
 	best, flip  *ledger.Certificate
 	changed     chan struct{} // closed and replaced with best
@@ -50,16 +52,11 @@ type pool struct {
 	forked      uint64 // newest height at which f+1 members approve what is not this node's
 }
 
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
 func newPool() *pool {
 	return &pool{
 		held:    map[ledger.MemberID][]ledger.Approval{},
 		sigs:    map[ledger.Approval]map[ledger.MemberID]ledger.MemberSig{},
-		buckets: map[ledger.MemberID]*bucket{},
+		turns:   turns{perSec: approvalsPerSec, burst: approvalBurst, of: map[ledger.MemberID]*rate.Limiter{}},
 		changed: make(chan struct{}),
 	}
 }
@@ -103,22 +100,23 @@ func (c *Consensus) HandleApproval(from ledger.MemberID, body []byte) error {
 func (p *pool) allow(from ledger.MemberID, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	b := p.buckets[from]
-	if b == nil {
-		b = &bucket{tokens: approvalBurst, at: now}
-		p.buckets[from] = b
-	}
-	return b.take(now, approvalsPerSec, approvalBurst)
+	return p.turns.take(from, now)
 }
 
-func (b *bucket) take(now time.Time, perSec, burst float64) bool {
-	b.tokens = min(burst, b.tokens+now.Sub(b.at).Seconds()*perSec)
-	b.at = now
-	if b.tokens < 1 {
-		return false
+// turns bound how often a member is heard: so many times a second, after a burst.
+type turns struct {
+	perSec rate.Limit
+	burst  int
+	of     map[ledger.MemberID]*rate.Limiter
+}
+
+func (t turns) take(m ledger.MemberID, now time.Time) bool {
+	l := t.of[m]
+	if l == nil {
+		l = rate.NewLimiter(t.perSec, t.burst)
+		t.of[m] = l
 	}
-	b.tokens--
-	return true
+	return l.AllowN(now, 1)
 }
 
 // add counts a verified approval.
@@ -172,7 +170,7 @@ func (p *pool) enter(e ledger.Epoch) {
 	p.epoch, p.flip = e.Number, nil
 	clear(p.held)
 	clear(p.sigs)
-	clear(p.buckets)
+	clear(p.turns.of)
 }
 
 // reached counts again what others said of heights that are now applied.

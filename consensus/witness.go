@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/coffer-network/coffer/ledger"
 )
 
@@ -216,16 +218,16 @@ type account struct {
 
 // witness is all that evidence needs.
 type witness struct {
-	mu      sync.Mutex
-	books   []*book // the newest last
-	proofs  map[ledger.MemberID]Proof
-	answer  *shown // to be told with the next account
-	turn    int    // of accounts sent
-	buckets map[ledger.MemberID]*bucket
+	mu     sync.Mutex
+	books  []*book // the newest last
+	proofs map[ledger.MemberID]Proof
+	answer *shown // to be told with the next account
+	turn   int    // of accounts sent
+	turns  turns
 }
 
 func newWitness() *witness {
-	return &witness{proofs: map[ledger.MemberID]Proof{}, buckets: map[ledger.MemberID]*bucket{}}
+	return &witness{proofs: map[ledger.MemberID]Proof{}, turns: turns{accountsPerSec, accountBurst, map[ledger.MemberID]*rate.Limiter{}}}
 }
 
 func (w *witness) book(leader ledger.MemberID, term uint64) *book {
@@ -446,12 +448,7 @@ func (c *Consensus) HandleAccount(from ledger.MemberID, body []byte) error {
 func (w *witness) allow(from ledger.MemberID, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	b := w.buckets[from]
-	if b == nil {
-		b = &bucket{tokens: accountBurst, at: now}
-		w.buckets[from] = b
-	}
-	return b.take(now, accountsPerSec, accountBurst)
+	return w.turns.take(from, now)
 }
 
 func (w *witness) holds(m ledger.MemberID) bool {
