@@ -428,6 +428,28 @@ func TestReplaceEvictLeave(t *testing.T) {
 	}
 }
 
+// A resharing that one of the next epoch has lost, be it after all others are done, is
+// tried again at once; nobody who has its share ends it alone. Seen failing without
+// lostIn ("the others wait") and with lostIn blind to who is ready ("one that has its share").
+func TestReshareLostByOne(t *testing.T) {
+	c := seated(t, func(g *Genesis) { g.Params.AdmitSeconds = 5 })
+	voters, m := c.members(), newcomer(7)
+	c.decide(seatProposal(ProposeAdmit, Seats{In: &m, Row: c.row(5, 1, 3, 4)}), voters)
+	c.wait(10_000)
+	gives := func(key string, by MemberID) NextKey {
+		c.ready(key, voters)
+		k := c.nextKey(key)
+		c.each([]MemberID{by}, KindGaveUp, GaveUp{Batch: k.Batch, Attempt: k.Try})
+		return c.nextKey(key)
+	}
+	if got := gives(KeyECDSA1, voters[0]); got.Try != 1 || len(got.Ready) != 4 {
+		t.Errorf("one that has its share ends a try: %+v", got)
+	}
+	if got := gives(KeyEd255191, m.ID); got.Try != 2 || len(got.Ready) != 0 {
+		t.Errorf("the others wait for one that has lost its share: %+v", got)
+	}
+}
+
 // What is not brought to an end drops its epoch and uses up its number: by
 // deadline, by three failed tries, by vote. The newcomer stays admitted and needs
 // another vote; the old epoch signs on. Seen failing with the number given again

@@ -285,7 +285,15 @@ func last(roster, gave []MemberID) []MemberID {
 	return append(first, end...)
 }
 
-// gaveUp: at f+1 words, one of them honest, the next attempt is planned.
+// gaveUp: at f+1 words, one of them honest, the next attempt is planned; that of a
+// resharing already by the word of one who needs a share of it and has none.
+//
+// Why one word there: all of the next epoch must have a share, so no word of others can
+// save the try. A member that comes back from a crash in it may be alone in knowing
+// that, the others long done; they would wait for the try's deadline. A traitor wins
+// nothing: it stops the change by its silence too, has three tries either way, and is
+// named as the one that is missing. Why not in a key generation, whose tries have no
+// end: each costs every member pre-parameters.
 func (x *execution) gaveUp(m MemberID, g GaveUp) Code {
 	s := x.s
 	b, ok := s.Batches.get(g.Batch)
@@ -312,10 +320,16 @@ func (x *execution) gaveUp(m MemberID, g GaveUp) Code {
 	b.Attempts[len(b.Attempts)-1] = a
 	s.Batches.put(b.ID, b)
 	halted := s.OutflowsHalt != "" && (b.Kind == BatchPay || s.broken())
-	if len(a.Gave) >= e.F+1 && !halted && s.Opening == nil && !s.Catching {
+	if (len(a.Gave) >= e.F+1 || s.lostIn(b, m)) && !halted && s.Opening == nil && !s.Catching {
 		x.again(b, true)
 	}
 	return OK
+}
+
+// lostIn reports that m is to hold a share of the resharing b and has said of none.
+func (s *State) lostIn(b Batch, m MemberID) bool {
+	return b.Kind == BatchReshare && s.Next != nil && s.Next.Epoch.Has(m) &&
+		slices.ContainsFunc(s.Next.Keys, func(k NextKey) bool { return k.Batch == b.ID && !slices.Contains(k.Ready, m) })
 }
 
 // noteBlamed keeps whom members name when a session of the next epoch fails.

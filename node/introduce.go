@@ -27,9 +27,9 @@ type seatList struct {
 	Members []ledger.Member `cbor:"2,keyasint"`
 }
 
-// introduced are members of a later epoch than this node's ledger has come to.
+// introduced are members of an epoch that this node's ledger has not come to.
 type introduced struct {
-	after   uint64 // the epoch whose members say so
+	epoch   uint64
 	members []ledger.Member
 }
 
@@ -39,12 +39,16 @@ func (n *Node) tellSeats(context.Context, p2p.ID, []byte) ([]byte, error) {
 	return ledger.Marshal(seatList{Epoch: v.Epoch().Number, Members: v.Epoch().Members}), nil
 }
 
-// agreed are the members that f+1 of an epoch's name, at one address, as of any later one.
-func agreed(e ledger.Epoch, said map[ledger.MemberID]seatList) (out []ledger.Member) {
+// agreed are the members that f+1 of an epoch's name, at one address, as of later ones;
+// the first of those epochs is theirs.
+func agreed(e ledger.Epoch, said map[ledger.MemberID]seatList) (out introduced) {
 	count := map[ledger.Member]int{}
 	for by, l := range said {
 		if !e.Has(by) || l.Epoch <= e.Number || len(l.Members) > p2p.MaxPeers {
 			continue
+		}
+		if out.epoch == 0 || l.Epoch < out.epoch {
+			out.epoch = l.Epoch
 		}
 		once := map[ledger.Member]bool{}
 		for _, m := range l.Members {
@@ -53,7 +57,7 @@ func agreed(e ledger.Epoch, said map[ledger.MemberID]seatList) (out []ledger.Mem
 			}
 			once[m] = true
 			if count[m]++; count[m] == e.F+1 {
-				out = append(out, m)
+				out.members = append(out.members, m)
 			}
 		}
 	}
@@ -86,16 +90,17 @@ func (n *Node) askAround(ctx context.Context) {
 			said[w.by] = w.l
 		}
 	}
-	ms := agreed(e, said)
-	if len(ms) == 0 {
+	today := agreed(e, said)
+	if len(today.members) == 0 {
 		return
 	}
 	n.mu.Lock()
-	fresh := n.introduced.after != e.Number || n.introduced.members == nil
-	n.introduced = introduced{e.Number, ms}
+	fresh := n.introduced.epoch != today.epoch
+	n.introduced = today
 	n.mu.Unlock()
 	if fresh {
-		n.log.Warn("nobody that this node knows leads: it hears today's members, whom those it knows name", slog.Uint64("epoch here", e.Number), slog.Int("members", len(ms)))
+		n.log.Warn("nobody that this node knows leads: it hears the members of a later epoch, whom those it knows name",
+			slog.Uint64("epoch here", e.Number), slog.Uint64("epoch", today.epoch), slog.Int("members", len(today.members)))
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 //	member today, by better knowledge          member
 //	of the one being prepared or opened        resharing
 //	admitted, or gone and not wiped yet        follower
-//	raft's voters that have just lost a seat   member, until raft's leader took them out
+//	raft's voters                              member; who lost its seat: until raft's leader took it out
 //	anybody else                               not
 //
 // Who was evicted is cut off with the flip. listed are the peers of node.toml: their
@@ -62,6 +62,15 @@ func planPeers(v *ledger.State, listed map[string]string, today []ledger.Member,
 			add(ledger.Member{ID: id}, p2p.Member)
 		}
 	}
+	// After a start the ledger stands at its last snapshot until a leader tells what is
+	// committed. That raft's log has one as a voter says that this ledger had a seat for it
+	// (consensus/membership.go): without it, after a loss of power at all of them, those who
+	// were there from the beginning would wait in vain for a majority.
+	for _, s := range servers {
+		if s.Votes && !seated[s.Member] {
+			add(ledger.Member{ID: s.Member}, p2p.Member)
+		}
+	}
 	if n := v.Next; n != nil {
 		for _, m := range n.Epoch.Members {
 			add(m, p2p.Resharing)
@@ -97,7 +106,7 @@ func (n *Node) plannedPeers(v *ledger.State, servers []consensus.Server) []p2p.P
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.introduced.after == v.Epoch().Number {
+	if v.Epoch().Number < n.introduced.epoch {
 		today = append(today, n.introduced.members...)
 	}
 	return planPeers(v, n.cfg.Peers, today, servers)

@@ -40,8 +40,9 @@ func TestPeersFollowTheLedger(t *testing.T) {
 		servers []consensus.Server
 		want    map[byte]p2p.Role
 	}{
-		"raft still has who left": {votes(1, 2, 3, 5, 6), map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 3: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
-		"raft has let it go":      {votes(1, 2, 5, 6), map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
+		"raft still has who left":                      {votes(1, 2, 3, 5, 6), map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 3: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
+		"raft has one that this ledger comes to later": {append(votes(1, 2, 5, 6, 10), consensus.Server{Member: ledger.MemberID{11}}), map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member, 10: p2p.Member}},
+		"raft has let it go":                           {votes(1, 2, 5, 6), map[byte]p2p.Role{1: p2p.Member, 2: p2p.Member, 5: p2p.Member, 6: p2p.Member, 7: p2p.Resharing, 8: p2p.Follower, 9: p2p.Member}},
 	} {
 		got := map[byte]p2p.Role{}
 		ps := planPeers(v, listed, nil, x.servers)

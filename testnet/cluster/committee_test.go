@@ -35,7 +35,7 @@ type change struct {
 	apis []string
 	at   []*client.Client // by node
 
-	fifth *coffer // node-5, which is not the network's own
+	own map[int]*coffer // node-5 and node-6, which the network did not start
 
 	began   time.Time
 	vaults0 []string // as they were at first
@@ -53,7 +53,7 @@ func deposited(t *testing.T) *change {
 		ctx, cancel = context.WithDeadline(ctx, end.Add(-time.Minute))
 	}
 	t.Cleanup(cancel)
-	c := &change{t: t, ctx: ctx, dir: filepath.Join(t.TempDir(), "net"), began: time.Now()}
+	c := &change{t: t, ctx: ctx, own: map[int]*coffer{}, dir: filepath.Join(t.TempDir(), "net"), began: time.Now()}
 	up(t, ctx, c.dir)
 	apis, err := testnet.APIs(c.dir)
 	if err != nil {
@@ -199,8 +199,7 @@ func TestCommitteeChanges(t *testing.T) {
 		var l client.Sessions
 		return c.at[4].Get(ctx, "/v1/sessions", nil, &l) == nil && slices.ContainsFunc(l.Sessions, func(s client.Session) bool { return len(s.Parties) > 3 })
 	})
-	_ = c.fifth.Process.Kill()
-	_ = c.fifth.Wait()
+	c.kill(5)
 	step("node-5 is killed in a resharing")
 	pays(0)
 	c.start(5)
@@ -240,6 +239,26 @@ func TestCommitteeChanges(t *testing.T) {
 		return err == nil && len(held) == 0
 	})
 	step("node-2 has wiped its key shares")
+
+	// Everything loses power. The ledgers begin at their last snapshots, where half of
+	// them know nothing of the other half's seats.
+	for _, i := range []int{1, 4} {
+		cli(0, "testnet", "stop", fmt.Sprint("node-", i), "--kill", "--dir", dir)
+	}
+	for _, i := range []int{5, 6} {
+		c.kill(i)
+	}
+	for _, i := range []int{1, 4} {
+		cli(0, "testnet", "start", fmt.Sprint("node-", i), "--dir", dir)
+	}
+	for _, i := range []int{5, 6} {
+		c.start(i)
+	}
+	c.until("all lead or follow again", func() bool {
+		return !slices.ContainsFunc(seated, func(i int) bool { st := c.status(i); return st.Epoch < 4 || st.Leader == "" })
+	})
+	step("all are back after a loss of power")
+	pays(3)
 }
 
 // TestCommitteeTurnsOnItself has a running network of four deal its key shares anew,
@@ -522,6 +541,11 @@ func (c *change) join(i int) client.Newcomer {
 	return doc.Seat
 }
 
+func (c *change) kill(i int) {
+	_ = c.own[i].Process.Kill()
+	_ = c.own[i].Wait()
+}
+
 // start runs node-i beside the network's own nodes.
 func (c *change) start(i int) *coffer {
 	c.t.Helper()
@@ -534,7 +558,7 @@ func (c *change) start(i int) *coffer {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.fifth = cmd
+	c.own[i] = cmd
 	c.t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
