@@ -89,16 +89,15 @@ func (w *wiper) look(v *ledger.State) (wiped []ledger.Generation, err error) {
 		if err := w.keys.Retire(id); err != nil {
 			return nil, err
 		}
-		states[id] = keystore.Retired
 	}
 	if err := w.wipe(); err != nil {
 		return nil, err
 	}
-	if ids := planWipes(v, states); w.pending == nil && len(ids) > 0 {
-		w.pending = &wipePlan{v.Height, v.Head, ids}
-	}
 	if states, err = w.keys.ShareStates(); err != nil {
 		return nil, err
+	}
+	if ids := planWipes(v, states); w.pending == nil && len(ids) > 0 {
+		w.pending = &wipePlan{v.Height, v.Head, ids}
 	}
 	for id := range maps.Keys(states) {
 		if states[id] == keystore.Wiped {

@@ -74,7 +74,7 @@ func (c *cluster) proveTests() {
 // with it blind to open attempts ("wiped while a payment is open"), with any certificate taken for one of the height
 // ("wiped without a certificate"), with another history's head let pass ("wiped by
 // another history"), with what was wiped kept in memory only ("after a crash: said
-// []"), and with the share in force retired ("in force ... is retired").
+// []"), with the states read before the wiping ("to be wiped again"), and with the share in force retired ("in force ... is retired").
 func TestKeySharesAreWipedWhenNothingNeedsThem(t *testing.T) {
 	c, payment := paying(t, func(g *ledger.Genesis) { g.Params.RollbackSeconds = 60 })
 	dir := filepath.Join(t.TempDir(), "keystore")
@@ -179,6 +179,9 @@ func TestKeySharesAreWipedWhenNothingNeedsThem(t *testing.T) {
 	wiped := look()
 	is("nothing needs it", ecdsa(1, 1), keystore.Wiped)
 	is("in force", ecdsa(2, 1), keystore.Active)
+	if w.pending != nil {
+		t.Error("what is wiped is to be wiped again")
+	}
 	if p, err := ks.WipedUnder(ecdsa(1, 1)); err != nil || p.Height != certified {
 		t.Errorf("wiped under %+v, %v", p, err)
 	}
