@@ -165,9 +165,11 @@ func (c *change) inForce(epoch, shares uint64, nodes ...int) {
 	c.step(fmt.Sprintf("epoch %d is in force", epoch))
 }
 
-// TestCommitteeChanges takes a fifth node into a running network of four and lets
-// one go again: with real processes and chains, payouts all the while, and the
-// same addresses in the end.
+// TestCommitteeChanges takes a fifth node into a running network of four, lets one go
+// again, gives a dead one's seat to a sixth, and has all of them lose power: with real
+// processes and chains, payouts all the while, and the same addresses in the end. Seen
+// failing with raft's voters no peers before the ledger knows them ("all lead or follow
+// again"); on a machine so slow that a snapshot comes before, that is not seen.
 func TestCommitteeChanges(t *testing.T) {
 	c := deposited(t)
 	ctx, dir, cli, pays, step, vaults, address := c.ctx, c.dir, c.cli, c.pays, c.step, c.vaults0, c.address
