@@ -49,6 +49,7 @@ type toy struct {
 	openedHead ledger.Hash // not in the state: toy's flips do not cross a snapshot
 	next       ledger.Epoch
 	gate       atomic.Pointer[chan struct{}] // if set, Apply waits for it
+	adopted    func()                        // under mu; if set, Adopt calls it
 }
 
 // hold makes Apply wait until the returned function is called.
@@ -206,6 +207,9 @@ func (b toyBody) Adopt() {
 	b.a.mu.Lock()
 	defer b.a.mu.Unlock()
 	b.a.s = b.s
+	if b.a.adopted != nil {
+		b.a.adopted()
+	}
 }
 
 func (a *toy) Decode(r io.Reader) (Body, error) {

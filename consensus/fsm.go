@@ -261,7 +261,7 @@ func (c *Consensus) restore(r io.Reader) error {
 	if err := c.chain.sync(); err != nil {
 		return err
 	}
+	c.unproven.Store(c.snaps.unproven(s.Index)) // before anybody sees the state
 	body.Adopt()
-	c.unproven.Store(c.snaps.unproven(s.Index))
 	return c.advance(s.Index)
 }

@@ -88,6 +88,7 @@ type Body interface {
 	// Epochs are all that were ever in force, from genesis, and for each but the
 	// first the certificate that put it in force.
 	Epochs() (epochs []ledger.Epoch, flips []ledger.Certificate)
+	// Adopt is called when Vouched says already what it will of this state.
 	Adopt()
 }
 

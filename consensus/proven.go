@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/coffer-network/coffer/ledger"
 )
 
@@ -32,6 +34,11 @@ func (c *Consensus) unprovenState() uint64 {
 	return max(c.unproven.Load(), c.ahead())
 }
 
+// Vouched reports that no state taken over waits for its proof and that no checkpoint is
+// ahead. Where it does not, what App holds may be false, and a true state may come in its
+// place: nothing that lasts is to be done by it.
+func (c *Consensus) Vouched() bool { return c.unprovenState() == 0 }
+
 // prove is told, under the pool's lock, that this node's own chain gives a, and
 // who else approved it.
 func (p *pool) prove(a ledger.Approval, e ledger.Epoch, c *Consensus) {
@@ -50,6 +57,13 @@ func (p *pool) prove(a ledger.Approval, e ledger.Epoch, c *Consensus) {
 	c.log.Info("the state taken over from another member is proved", "height", u, "root", a.RootHeight)
 	close(p.changed)
 	p.changed = make(chan struct{})
+	// The snapshot on disk says unproven until another takes its place. Were the power lost
+	// at all of too many such nodes first, nobody would be left to vouch for anybody.
+	c.spawn(func() {
+		if err := c.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			c.log.Warn("no snapshot of the proved state yet", "reason", err)
+		}
+	})
 }
 
 var errEpochs = errors.New("epochs without their flip certificates")

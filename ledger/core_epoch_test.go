@@ -430,7 +430,7 @@ func TestReplaceEvictLeave(t *testing.T) {
 
 // A resharing that one of the next epoch has lost, be it after all others are done, is
 // tried again at once; nobody who has its share ends it alone. Seen failing without
-// lostIn ("the others wait") and with lostIn blind to who is ready ("one that has its share").
+// lost ("the others wait") and with it blind to who is ready ("one that has its share").
 func TestReshareLostByOne(t *testing.T) {
 	c := seated(t, func(g *Genesis) { g.Params.AdmitSeconds = 5 })
 	voters, m := c.members(), newcomer(7)
@@ -447,6 +447,37 @@ func TestReshareLostByOne(t *testing.T) {
 	}
 	if got := gives(KeyEd255191, m.ID); got.Try != 2 || len(got.Ready) != 0 {
 		t.Errorf("the others wait for one that has lost its share: %+v", got)
+	}
+}
+
+// A word that a try is lost counts also where it comes while ledger time catches up and
+// nothing is planned, as after a loss of power: nobody says it twice. Seen failing with
+// the deadline alone asked later ("try 1").
+func TestReshareLostWhileCatchingUp(t *testing.T) {
+	c := seated(t, func(g *Genesis) { g.Params.AdmitSeconds = 5 })
+	voters, m := c.members(), newcomer(7)
+	c.decide(seatProposal(ProposeAdmit, Seats{In: &m, Row: c.row(5, 1, 3, 4)}), voters)
+	c.wait(10_000)
+	c.ready(KeyECDSA1, voters)
+	k, began := c.nextKey(KeyECDSA1), c.s.Millis
+	clocks := func(after uint64) { c.each(voters, KindClock, Clock{Millis: began + after}) }
+	clocks(60_000)
+	if !c.s.Catching {
+		t.Fatal("ledger time does not catch up")
+	}
+	c.each([]MemberID{m.ID}, KindGaveUp, GaveUp{Batch: k.Batch, Attempt: k.Try})
+	if got := c.nextKey(KeyECDSA1).Try; got != 1 {
+		t.Fatalf("try %d is planned at a time that is none", got)
+	}
+	for after := uint64(60_010); c.s.Catching; after += 10 {
+		if after > 70_000 {
+			t.Fatal("ledger time never catches up")
+		}
+		clocks(after)
+	}
+	clocks(71_000)
+	if got := c.nextKey(KeyECDSA1); got.Try != 2 {
+		t.Errorf("try %d, with its deadline in %d ms", got.Try, c.s.Batches.at(got.Batch).Newest().Deadline-c.s.Millis)
 	}
 }
 

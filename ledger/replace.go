@@ -41,7 +41,7 @@ const (
 func (x *execution) retryDue() {
 	for _, id := range x.s.Live.keys() {
 		if b := x.s.Batches.at(id); b.Spent == nil && !b.Done { // one before it may have dropped the next epoch
-			x.again(b, x.s.Millis > b.Newest().Deadline)
+			x.again(b, x.s.Millis > b.Newest().Deadline || x.s.lost(b))
 		}
 	}
 }
@@ -51,7 +51,7 @@ func (x *execution) retryDue() {
 func (x *execution) retryKeys() {
 	for _, id := range x.s.Live.keys() {
 		if b := x.s.Batches.at(id); b.Kind != BatchPay && !b.Done {
-			x.again(b, x.s.Millis > b.Newest().Deadline)
+			x.again(b, x.s.Millis > b.Newest().Deadline || x.s.lost(b))
 		}
 	}
 }

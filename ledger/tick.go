@@ -320,16 +320,23 @@ func (x *execution) gaveUp(m MemberID, g GaveUp) Code {
 	b.Attempts[len(b.Attempts)-1] = a
 	s.Batches.put(b.ID, b)
 	halted := s.OutflowsHalt != "" && (b.Kind == BatchPay || s.broken())
-	if (len(a.Gave) >= e.F+1 || s.lostIn(b, m)) && !halted && s.Opening == nil && !s.Catching {
+	if (len(a.Gave) >= e.F+1 || s.lost(b)) && !halted && s.Opening == nil && !s.Catching {
 		x.again(b, true)
 	}
 	return OK
 }
 
-// lostIn reports that m is to hold a share of the resharing b and has said of none.
-func (s *State) lostIn(b Batch, m MemberID) bool {
-	return b.Kind == BatchReshare && s.Next != nil && s.Next.Epoch.Has(m) &&
-		slices.ContainsFunc(s.Next.Keys, func(k NextKey) bool { return k.Batch == b.ID && !slices.Contains(k.Ready, m) })
+// lost reports that one who is to hold a share of the resharing b has given up its newest
+// attempt and has said of none. Each tick asks too: the word may have come while ledger
+// time caught up and nothing was planned, and nobody says it twice.
+func (s *State) lost(b Batch) bool {
+	if b.Kind != BatchReshare || s.Next == nil {
+		return false
+	}
+	i := slices.IndexFunc(s.Next.Keys, func(k NextKey) bool { return k.Batch == b.ID })
+	return i >= 0 && slices.ContainsFunc(b.Newest().Gave, func(m MemberID) bool {
+		return s.Next.Epoch.Has(m) && !slices.Contains(s.Next.Keys[i].Ready, m)
+	})
 }
 
 // noteBlamed keeps whom members name when a session of the next epoch fails.

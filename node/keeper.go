@@ -80,7 +80,17 @@ func (n *Node) keep(ctx context.Context) {
 	active := map[keystore.ShareID]bool{}
 	wiper := &wiper{keys: n.keys, log: n.log, certificate: n.cons.Certificate, head: n.cons.Head}
 	for {
-		v, changed := n.app.now()
+		v, changed, ok := n.believed()
+		if !ok { // by a state that nobody has proved nothing is done that lasts
+			select {
+			case <-ctx.Done():
+				return
+			case <-done:
+			case <-changed:
+			case <-tick.C:
+			}
+			continue
+		}
 		for _, t := range planKeygens(v, n.self) {
 			name := fmt.Sprintf("%s/%d/%d", t.key.Key, t.attempt.Epoch, t.key.Try)
 			if running[name] {
@@ -145,6 +155,10 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 	if _, err := n.cons.WaitCertificate(ctx, t.attempt.Height); err != nil {
 		return
 	}
+	v, t, ok := n.stillPlanned(ctx, t)
+	if !ok {
+		return
+	}
 	req := tss.Request{
 		Cluster: v.Cluster, Kind: tss.Keygen, Key: tssKey(t.key.Key), Epoch: t.attempt.Epoch, Try: t.key.Try,
 		At: t.attempt.At, Batch: t.key.Batch, Attempt: t.attempt.K, M: t.attempt.M,
@@ -190,6 +204,39 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 	}
 	log.Info("key share staged", slog.String("pub", hex.EncodeToString(res.Pub)), slog.Duration("took", time.Since(start)))
 	n.addReady(r)
+}
+
+// believed is the present view; false: it is of a state taken over that nobody has
+// proved, or another came meanwhile. What lasts, a share used up or destroyed or dealt
+// from, is done by a believed one alone.
+//
+// Why not by any view under a certificate: the headers of a lying leader's state may be
+// true, and its body not. A true state may follow and be proved; the certificate is then
+// one of the history that the lie was told of, too.
+func (n *Node) believed() (v *ledger.State, changed <-chan struct{}, ok bool) {
+	v, changed = n.app.now()
+	ok = n.vouched() // consensus doubts a state before it shows it
+	now, _ := n.app.now()
+	return v, changed, ok && now == v
+}
+
+// stillPlanned is the session as the ledger has it that a certificate covers by now, not
+// as the view had it that began the task.
+func (n *Node) stillPlanned(ctx context.Context, t keygenTask) (*ledger.State, keygenTask, bool) {
+	for {
+		v, _, ok := n.believed()
+		if ok {
+			for _, now := range planKeygens(v, n.self) {
+				if a, b := now.attempt, t.attempt; now.key.Key == t.key.Key && now.key.Batch == t.key.Batch && a.Epoch == b.Epoch && a.K == b.K && a.At == b.At {
+					return v, now, true
+				}
+			}
+			return v, t, false
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return v, t, false
+		}
+	}
 }
 
 func (n *Node) addReady(r ledger.ShareReady) {

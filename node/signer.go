@@ -205,9 +205,9 @@ func (n *Node) signAttempt(ctx context.Context, j job, log *slog.Logger) error {
 	if _, err := n.cons.WaitCertificate(ctx, j.attempt.Height); err != nil {
 		return fmt.Errorf("wait for a certificate over height %d: %w", j.attempt.Height, err)
 	}
-	v, _ := n.app.now()
+	v, _, vouched := n.believed()
 	b, ok := v.Batches.Get(j.batch.ID)
-	if !ok || b.Done || b.Newest().K != j.attempt.K || b.Newest().At != j.attempt.At {
+	if !vouched || !ok || b.Done || b.Newest().K != j.attempt.K || b.Newest().At != j.attempt.At {
 		return nil // another attempt by now, or another history
 	}
 	j.batch, j.attempt = b, b.Newest() // of the ledger that the certificate covers, not of the one that began the job
