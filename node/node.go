@@ -169,6 +169,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	}
 	n.alerts, err = alert.New(alert.Config{
 		Rules: cfg.Alerts, Genesis: g, Source: n, History: n.history, Log: n.log, Count: n.metrics.alert,
+		Live: func(v *ledger.State) bool { return time.Since(time.UnixMilli(int64(v.Millis))) < time.Minute },
 	})
 	if err != nil {
 		return nil, err

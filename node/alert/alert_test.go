@@ -150,6 +150,29 @@ func TestARuleFiresOnceUntilItIsArmedAgain(t *testing.T) {
 	}
 }
 
+// A log that is replayed after a start passes through the prices of hours ago, of which
+// nobody is told again. Seen failing with Live not asked.
+func TestNothingFiresInAReplay(t *testing.T) {
+	c := apitest.NewWithKeys(t)
+	h := newHook(t, nil)
+	e, _ := engine(t, c, Rule{Kind: PriceBelow, Asset: "btc", Threshold: "48000", URL: h.URL})
+	live := false
+	e.cfg.Live = func(v *ledger.State) bool {
+		if v != c.View() {
+			t.Error("asked of another state than what is looked at")
+		}
+		return live
+	}
+	for _, want := range []int{0, 1} {
+		c.Tick(30 * time.Second)
+		c.Prices(map[string]uint64{"btc": 40_000})
+		if e.figures(); len(e.rules[0].queue) != want {
+			t.Errorf("live %t: %d alerts", live, len(e.rules[0].queue))
+		}
+		live = true
+	}
+}
+
 func TestARuleIsLimitedPerHour(t *testing.T) {
 	c := apitest.NewWithKeys(t)
 	h := newHook(t, nil)

@@ -56,6 +56,7 @@ type Config struct {
 	History *history.Store
 	Log     *slog.Logger
 	Count   func(kind, outcome string) // "sent", "failed", "dropped"; nil: nobody counts
+	Live    func(*ledger.State) bool   // this is the state of now, and not one that a log is replayed through; nil: always
 
 	pause time.Duration // before the second try; tests make it short
 	look  time.Duration
@@ -145,9 +146,13 @@ func (e *Engine) Run(ctx context.Context) {
 	}
 }
 
-// figures fires the rules whose value crossed its threshold.
+// figures fires the rules whose value crossed its threshold: today's, not one of those
+// that were told before the node started and are passed through again.
 func (e *Engine) figures() {
 	v := e.cfg.Source.View()
+	if e.cfg.Live != nil && !e.cfg.Live(v) {
+		return
+	}
 	for _, w := range e.rules {
 		if w.Kind == HealthBelow && w.Account == "*" {
 			e.everybody(w, v)
