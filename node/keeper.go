@@ -207,17 +207,20 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 }
 
 // believed is the present view; false: it is of a state taken over that nobody has
-// proved, or another came meanwhile. What lasts, a share used up or destroyed or dealt
-// from, is done by a believed one alone.
+// proved. What lasts, a share used up or destroyed or dealt from, is done by a believed
+// one alone.
 //
 // Why not by any view under a certificate: the headers of a lying leader's state may be
 // true, and its body not. A true state may follow and be proved; the certificate is then
 // one of the history that the lie was told of, too.
 func (n *Node) believed() (v *ledger.State, changed <-chan struct{}, ok bool) {
-	v, changed = n.app.now()
-	ok = n.vouched() // consensus doubts a state before it shows it
-	now, _ := n.app.now()
-	return v, changed, ok && now == v
+	for {
+		v, changed = n.app.now()
+		ok = n.vouched() // consensus doubts a state before it shows it
+		if now, _ := n.app.now(); now == v || !ok {
+			return v, changed, ok
+		}
+	}
 }
 
 // stillPlanned is the session as the ledger has it that a certificate covers by now, not
