@@ -132,7 +132,7 @@ func (n *Node) world(ctx context.Context, v *ledger.State) world {
 	at := maps.Clone(n.seenAt)
 	n.mu.Unlock()
 	w.caughtUp = n.caughtUp() && n.knowsForeign(ctx, w.seen, at)
-	w.vouched = n.vouched()
+	w.vouched = n.proof.Vouched()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	// A learner signs nothing: unheard, it stands at the end of every roster. And

@@ -78,7 +78,7 @@ func (n *Node) keep(ctx context.Context) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	active := map[keystore.ShareID]bool{}
-	wiper := &wiper{keys: n.keys, log: n.log, certificate: n.cons.Certificate, head: n.cons.Head}
+	wiper := &wiper{keys: n.keys, log: n.log, certificate: n.proof.Certificate, head: n.proof.Head}
 	for {
 		v, changed, ok := n.believed()
 		if !ok { // by a state that nobody has proved nothing is done that lasts
@@ -206,6 +206,13 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 	n.addReady(r)
 }
 
+// proof is what consensus says of the history that this node holds.
+type proof interface {
+	Vouched() bool
+	Certificate(minHeight uint64) (ledger.Certificate, bool)
+	Head(height uint64) (ledger.Hash, error)
+}
+
 // believed is the present view; false: it is of a state taken over that nobody has
 // proved. What lasts, a share used up or destroyed or dealt from, is done by a believed
 // one alone.
@@ -216,7 +223,7 @@ func (n *Node) runKeygen(ctx context.Context, v *ledger.State, t keygenTask) {
 func (n *Node) believed() (v *ledger.State, changed <-chan struct{}, ok bool) {
 	for {
 		v, changed = n.app.now()
-		ok = n.vouched() // consensus doubts a state before it shows it
+		ok = n.proof.Vouched() // consensus doubts a state before it shows it
 		if now, _ := n.app.now(); now == v || !ok {
 			return v, changed, ok
 		}

@@ -45,17 +45,17 @@ type Node struct {
 	metrics *metrics
 	reg     *prometheus.Registry
 
-	app     *app
-	judges  *verifier
-	cons    *consensus.Consensus
-	vouched func() bool // cons.Vouched
-	liar    *traitor    // nil: an honest node
-	peers   *p2p.Host
-	keys    *keystore.Keystore
-	tss     *tss.Signer
-	raft    *raftlog.Store
-	room    *room
-	chains  map[string]chains.Chain
+	app    *app
+	judges *verifier
+	cons   *consensus.Consensus
+	proof  proof    // cons
+	liar   *traitor // nil: an honest node
+	peers  *p2p.Host
+	keys   *keystore.Keystore
+	tss    *tss.Signer
+	raft   *raftlog.Store
+	room   *room
+	chains map[string]chains.Chain
 
 	public, operator net.Listener
 	control          net.Listener // control.sock
@@ -248,7 +248,7 @@ func Open(cfg Config, g ledger.Genesis, passphrase []byte, log *slog.Logger) (_ 
 	if err != nil {
 		return nil, err
 	}
-	n.cons, n.vouched = cons, cons.Vouched
+	n.cons, n.proof = cons, cons
 	n.reg.MustRegister(collector{n})
 	if err := n.loadVerdicts(); err != nil {
 		return nil, err
